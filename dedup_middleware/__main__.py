@@ -1,0 +1,119 @@
+"""The command line: what is installed, and is this configuration right.
+
+It prints, and nothing else in the package does. A wrong configuration is one sentence on standard error and
+exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dedup_middleware import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+#: What each extra of this version brings by itself (a test compares it with pyproject.toml).
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "otel": ("opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
+    "example": ("httpx", "uvicorn", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
+}
+
+_COLUMNS = ("rule", "path", "methods", "ttl", "identity", "vary", "tags", "invalidates", "mode")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the answer is the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dedup_middleware",
+        description="Without a command: print the version and which extras are installed.",
+    )
+    parser.add_argument("--version", action="version", version=f"dedup-middleware {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="validate a TOML configuration and print its rules in the order in which they are tried",
+        description="Validate a TOML configuration. Exit status 0: it is right, and its rules are printed "
+        "in the order in which they are tried. 1: it is not, and one sentence says why.",
+    )
+    check.add_argument("file", metavar="FILE.toml", type=Path, help="the configuration")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "check":
+        return _check(chosen.file)
+    return _installed()
+
+
+def _installed() -> int:
+    print(f"dedup-middleware {__version__} on {platform.python_implementation()} {platform.python_version()}")
+    width = max(map(len, EXTRAS))
+    for extra, distributions in EXTRAS.items():
+        versions = {name: _version(name) for name in distributions}
+        missing = [name for name, version in versions.items() if version is None]
+        if missing:
+            print(
+                f"  {extra:<{width}}  missing {', '.join(missing)}: "
+                f"python -m pip install 'dedup-middleware[{extra}]'"
+            )
+        else:
+            print(f"  {extra:<{width}}  present ({', '.join(f'{n} {v}' for n, v in versions.items())})")
+    return 0
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _check(file: Path) -> int:
+    package = importlib.import_module("dedup_middleware")
+    try:
+        dedup = package.Dedup.from_toml(file)
+    except (package.ConfigurationError, OSError, UnicodeDecodeError) as error:
+        print(_sentence(file, error), file=sys.stderr)
+        return 1
+    rules = [*dedup.rules, dedup.default]
+    print(f"{file}: {len(rules) - 1} rules and the default; the first that matches wins")
+    rows = [_row(rule, number) for number, rule in enumerate(dedup.rules, 1)]
+    _print_table([_COLUMNS, *rows, _row(dedup.default, None)])
+    return 0
+
+
+def _sentence(file: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{file}: {error.strerror or error}"
+    sentence = " ".join(str(error).split())
+    return sentence if str(file) in sentence else f"{file}: {sentence}"
+
+
+def _row(rule: Any, number: int | None) -> tuple[str, ...]:
+    name = "default" if number is None else str(rule.name or number)
+    return (name, *(_cell(getattr(rule, column, None)) for column in _COLUMNS[1:]))
+
+
+def _cell(value: object) -> str:
+    if value in (None, ()):
+        return "-"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ",".join(sorted(map(str, value)) if isinstance(value, (set, frozenset)) else map(str, value))
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _print_table(rows: Iterable[Sequence[str]]) -> None:
+    lines = list(rows)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

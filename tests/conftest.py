@@ -1,0 +1,50 @@
+"""What every test has: Chromium when there is one, and a run in CI that fails on a skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+_skipped: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped[report.nodeid] = _reason(report.longrepr)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped[report.nodeid] = _reason(report.longrepr)
+
+
+def _reason(longrepr: object) -> str:
+    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
+
+
+def _skips_fail() -> bool:
+    return os.environ.get("CI_NO_SKIPS", "") not in {"", "0"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _skips_fail() and _skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skips_fail() and _skipped:
+        terminalreporter.section("CI_NO_SKIPS: a skipped test fails this run", red=True)
+        for nodeid, reason in sorted(_skipped.items()):
+            terminalreporter.line(f"{nodeid}: {reason}", red=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium; the test skips where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium in PATH; on Debian and Ubuntu: sudo apt install chromium")
