@@ -1,7 +1,31 @@
-"""Identical requests share one execution: ASGI middleware with rules, a store and telemetry."""
+"""Identical requests share one execution: ASGI middleware with rules, a store and telemetry.
 
-from .asgi import DedupMiddleware
+`app = DedupMiddleware(app)` collapses identical concurrent GET, HEAD and QUERY requests of one caller and stores
+nothing; a `Rule` says for a route how long a response lives and who may share it.
+"""
 
-__all__ = ["DedupMiddleware", "__version__"]
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+from .asgi import DedupMiddleware
+from .core.errors import ConfigurationError, ForwardFailed
+from .core.explain import Explanation
+from .core.rules import ANONYMOUS, Rule
+from .dedup import Dedup
+from .marks import deduplicate
+from .stats import RuleStats, Stats
+
+__all__ = [
+    "ANONYMOUS",
+    "ConfigurationError",
+    "Dedup",
+    "DedupMiddleware",
+    "Explanation",
+    "ForwardFailed",
+    "Rule",
+    "RuleStats",
+    "Stats",
+    "__version__",
+    "deduplicate",
+]

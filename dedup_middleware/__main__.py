@@ -14,10 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import fields
+
 from dedup_middleware import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    import msgspec
 
 #: What each extra of this version brings by itself (a test compares it with pyproject.toml).
 EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -25,7 +29,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "example": ("httpx", "uvicorn", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
 }
 
-_COLUMNS = ("rule", "path", "methods", "ttl", "identity", "vary", "tags", "invalidates", "mode")
+_ALWAYS = {"path", "methods", "ttl", "identity"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,9 +84,8 @@ def _check(file: Path) -> int:
         print(_sentence(file, error), file=sys.stderr)
         return 1
     rules = [*dedup.rules, dedup.default]
-    print(f"{file}: {len(rules) - 1} rules and the default; the first that matches wins")
-    rows = [_row(rule, number) for number, rule in enumerate(dedup.rules, 1)]
-    _print_table([_COLUMNS, *rows, _row(dedup.default, None)])
+    print(f"{file} is right. The first rule that matches wins; what none matches takes the default.")
+    _print_table(rules)
     return 0
 
 
@@ -93,26 +96,40 @@ def _sentence(file: Path, error: Exception) -> str:
     return sentence if str(file) in sentence else f"{file}: {sentence}"
 
 
-def _row(rule: Any, number: int | None) -> tuple[str, ...]:
-    name = "default" if number is None else str(rule.name or number)
-    return (name, *(_cell(getattr(rule, column, None)) for column in _COLUMNS[1:]))
-
-
-def _cell(value: object) -> str:
-    if value in (None, ()):
-        return "-"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return ",".join(sorted(map(str, value)) if isinstance(value, (set, frozenset)) else map(str, value))
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__name__)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _print_table(rows: Iterable[Sequence[str]]) -> None:
-    lines = list(rows)
+def _print_table(rules: Sequence[msgspec.Struct]) -> None:
+    """One line a rule, the last one the default; a field that no rule sets has no column."""
+    columns = [
+        field.name
+        for field in fields(rules[0])
+        if field.name in _ALWAYS
+        or (field.name != "name" and any(getattr(rule, field.name) != field.default for rule in rules))
+    ]
+    lines = [["rule", *columns]]
+    for number, rule in enumerate(rules, 1):
+        name = "default" if number == len(rules) else getattr(rule, "name", None) or str(number)
+        values = {column: getattr(rule, column) for column in columns}
+        # An empty vary says something (nothing more); the other empty lists say nothing.
+        cells = [
+            "[]" if column == "vary" and value == () else _cell(value) for column, value in values.items()
+        ]
+        lines.append([name, *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}s"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,296 @@
-"""All that speaks ASGI."""
+"""The middleware: an ASGI app around an ASGI app.
+
+Law: what is not shared passes through untouched; what is shared is decided elsewhere. A hit is answered right here.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from . import marks
+from .core.decide import Bypass, Consider, ambiguous_query
+from .core.errors import ConfigurationError
+from .core.rules import check_fields
+from .dedup import Dedup
+from .exchange import Exchange, serve
+from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    import os
+    from collections.abc import MutableMapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .core.http import StoredResponse
+    from .core.status import Reason
+
+_BODILESS: Final = frozenset({"GET", "HEAD"})
+_HTTP_1: Final = frozenset({"1.0", "1.1"})
 
 
 class DedupMiddleware:
-    """Passes every request through."""
+    """Collapses identical concurrent requests and serves stored responses by rule.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `dedup` is an engine to share; without one, `config` names a TOML file and the other keywords are those of
+    `Dedup`, which override the file's.
+
+    Raises:
+        ConfigurationError: for any setting that can't be.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        dedup: Dedup | None = None,
+        config: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.app = app
+        self._ready = False
+        self._error: ConfigurationError | None = None
+        self._owns = dedup is None
+        try:
+            self.dedup = _engine(dedup, config, settings)
+        except ConfigurationError as error:
+            # Starlette builds what add_middleware was given when the server's first call arrives. An exception there
+            # looks to a server like an app without a lifespan; so it is told as a failed start instead.
+            if sys._getframe(1).f_code.co_name != "build_middleware_stack":  # noqa: SLF001
+                raise
+            self.dedup = Dedup(enabled=False)
+            self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the wrapped app."""
-        await self.app(scope, receive, send)
+        """Answer one request, or pass on whatever is none."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        if not self._ready:
+            self._prepare(scope)
+        dedup = self.dedup
+        if not dedup.enabled:
+            await self.app(scope, receive, send)
+            return
+        plan = dedup.plan(scope)
+        if type(plan) is Bypass:
+            await self._bypass(plan, plan.reason, scope, receive, send)
+            return
+        await self._consider(cast("Consider", plan), scope, receive, send)
+
+    async def _consider(self, plan: Consider, scope: Scope, receive: Receive, send: Send) -> None:
+        dedup = self.dedup
+        method: str = scope["method"]
+        query: bytes = scope["query_string"]
+        if query and ambiguous_query(query):
+            await self._bypass(plan, "target", scope, receive, send)
+            return
+        raw: bytes | None = None
+        body: bytes | None = None
+        if method not in _BODILESS or scope["http_version"] not in _HTTP_1:
+            messages, raw, doubt = await _read_body(scope, receive, plan.rule.max_request_body)
+            if doubt is not None or (method in _BODILESS and raw):
+                await self._bypass(plan, doubt or "request-body", scope, _replay(messages, receive), send)
+                return
+            if method not in _BODILESS:
+                body = plan.fingerprints.body_part(scope, raw or b"", dedup.bodies)
+        now = dedup.clock()
+        started_ns = time.time_ns() if dedup.telemetry.tracer(now) is not None else 0
+        key = plan.fingerprints.key(scope, "GET" if plan.head_from_get else method, body)
+        if type(key) is bytes:
+            found = key
+            if dedup.variants.young and (names := dedup.variants.get(key)):
+                found = plan.fingerprints.variant(key, names, scope["headers"])
+            stored = dedup.store.get(plan.ordinal, found, now)
+            if stored is not None:
+                await serve(dedup, plan, scope, send, cast("StoredResponse", stored), now, started_ns, found)
+                return
+            if plan.head_from_get:
+                key = plan.fingerprints.key(scope, method, body)
+        if type(key) is not bytes:
+            await self._bypass(plan, cast("Reason", key), scope, _again(raw, receive), send)
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
+            await self._bypass(plan, "event-loop", scope, _again(raw, receive), send)
+            return
+        exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
+        if not await exchange.run():
+            await self._bypass(plan, "too-many-flights", scope, _again(raw, receive), send)
+
+    async def _bypass(
+        self, plan: Bypass | Consider, reason: Reason, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """The app by itself; an unsafe request invalidates before its head goes out and again at the end."""
+        dedup = self.dedup
+        method: str = scope["method"]
+        dedup.telemetry.count("bypassed", reason, plan.label, method)
+        tracer = dedup.telemetry.tracer(dedup.clock())
+        if tracer is not None:
+            await self._traced_bypass(tracer, plan, reason, scope, receive, send)
+        elif type(plan) is Bypass and plan.unsafe:
+            await self._write(plan, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _traced_bypass(
+        self, tracer: Any, plan: Bypass | Consider, reason: Reason, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        started = time.time_ns()
+        attributes: Attributes = {
+            "dedup.outcome": "bypassed",
+            "dedup.reason": reason,
+            "dedup.rule": plan.label,
+            "http.request.method": scope["method"],
+        }
+
+        async def send_and_note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                attributes["http.response.status_code"] = message["status"]
+            await send(message)
+
+        failed = True
+        try:
+            if type(plan) is Bypass and plan.unsafe:
+                await self._write(plan, scope, receive, send_and_note)
+            else:
+                await self.app(scope, receive, send_and_note)
+            failed = False
+        finally:
+            name = span_name("bypassed", None, plan.label, scope["method"])
+            Telemetry.request_span(tracer, name, started, attributes, error=failed)
+
+    async def _write(self, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
+        dedup = self.dedup
+        changed = True
+
+        async def send_after(message: Message) -> None:
+            nonlocal changed
+            if message["type"] == "http.response.start":
+                changed = not 400 <= message["status"] < 500
+                if changed:
+                    dedup.wrote(scope, plan.tags)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_after)
+        except BaseException:
+            changed = True
+            raise
+        finally:
+            if changed:
+                dedup.wrote(scope, plan.tags)
+
+    # -- the app's own life -------------------------------------------------------------------------------------
+
+    def _prepare(self, scope: MutableMapping[str, Any]) -> None:
+        """What can be known only when the first scope arrives: the routes' marks."""
+        if self._error is not None:
+            raise self._error
+        self.dedup.add_rules(marks.read(scope.get("app") or self.app))
+        self._ready = True
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._prepare(scope)
+        except ConfigurationError as error:
+            await receive()
+            log.error("%s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        if isinstance(scope.get("state"), dict):
+            self.dedup.own_states.append(scope["state"])
+
+        async def receive_and_drain() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                # What runs on for nobody must not use what the app is about to close.
+                await self.dedup.drain()
+            return message
+
+        await self.app(scope, receive_and_drain, send)
+
+
+def _engine(dedup: Dedup | None, config: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Dedup:
+    if dedup is not None:
+        if not isinstance(dedup, Dedup):
+            raise ConfigurationError("DedupMiddleware.dedup", dedup, "a Dedup")
+        if config is not None or settings:
+            given = "config" if config is not None else next(iter(settings))
+            raise ConfigurationError(
+                f"DedupMiddleware.{given}",
+                config or settings.get(given),
+                "nothing beside dedup, which has its settings",
+            )
+        return dedup
+    check_fields("DedupMiddleware.", settings, _SETTINGS)
+    return Dedup.from_toml(config, **settings) if config is not None else Dedup(**settings)
+
+
+_SETTINGS: Final = (
+    "rules",
+    "default",
+    "store",
+    "records",
+    "secret",
+    "enabled",
+    "meter_provider",
+    "tracer_provider",
+    "clock",
+)
+
+
+async def _read_body(
+    scope: Scope, receive: Receive, limit: int
+) -> tuple[list[Message], bytes | None, Reason | None]:
+    """The request's body up to the limit: the messages read, the whole body, or the doubt that forbids sharing."""
+    declared: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            declared = value
+    if declared is not None and (not declared.isdigit() or len(declared) > 18 or int(declared) > limit):
+        return [], None, "body-too-large" if declared.isdigit() else "body-length"
+    messages: list[Message] = []
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        if message["type"] != "http.request":
+            return messages, None, "disconnected"
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        chunks.append(chunk)
+        if size > limit:
+            return messages, None, "body-too-large"
+        if not message.get("more_body", False):
+            break
+    if declared is not None and int(declared) != size:
+        return messages, None, "body-length"
+    return messages, chunks[0] if len(chunks) == 1 else b"".join(chunks), None
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """A receive that first gives what was read already."""
+    waiting = iter(messages)
+
+    async def replaying() -> Message:
+        for message in waiting:
+            return message
+        return await receive()
+
+    return replaying
+
+
+def _again(body: bytes | None, receive: Receive) -> Receive:
+    """A receive that gives the body that was read, if one was."""
+    if body is None:
+        return receive
+    return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)

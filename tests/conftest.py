@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+
+from dedup_middleware import Dedup, Rule
+
+from .kit import FakeClock, settle
 
 _skipped: dict[str, str] = {}
 
@@ -48,3 +54,26 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip("no Chromium in PATH; on Debian and Ubuntu: sudo apt install chromium")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def make_dedup(clock: FakeClock) -> AsyncIterator[Callable[..., Dedup]]:
+    """Makes engines on the fake clock; after the test no flight, listing, name or task of theirs is left."""
+    made: list[Dedup] = []
+
+    def make(*rules: Rule, **settings: Any) -> Dedup:
+        made.append(Dedup(rules, **{"clock": clock, **settings}))
+        return made[-1]
+
+    yield make
+    await settle()
+    for dedup in made:
+        table = dedup.flights
+        assert not table.under_way, [flight.key for flight in table.under_way]
+        assert not table.tasks
+        assert table.is_empty

@@ -247,3 +247,24 @@ def test_an_unknown_command_is_refused_with_the_usage() -> None:
     answer = run("-m", "dedup_middleware", "chekc")
     assert answer.returncode == 2
     assert "usage: python -m dedup_middleware" in answer.stderr
+
+
+def test_the_readme_gives_each_job_in_one_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = "python3 -m venv .venv && .venv/bin/python -m pip install -q -e"
+    needed = (
+        "Python 3.11",
+        "git",
+        "sudo apt install python3-venv git",
+        "py -m venv .venv",
+        ".venv\\Scripts\\python",
+    )
+    commands = (
+        f"\n{start} '.[example]' && .venv/bin/python -m example_app\n",
+        f"\n{start} '.[test]' && .venv/bin/python -m pytest -n auto\n",
+    )
+    for command in commands:
+        before, found, _ = readme.partition(command)
+        assert found, command
+        for condition in needed:
+            assert condition in before

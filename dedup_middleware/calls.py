@@ -1,0 +1,353 @@
+"""Functions inside the app, run once for all who ask for the same thing: the same flights and store as for requests.
+
+Law: a call never waits for itself, however deep; then the function runs once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import msgspec
+
+from .core import canonical
+from .core.errors import ForwardFailed
+from .core.http import RESPONSE_OVERHEAD, StoredValue
+from .core.rules import Rule
+from .flight import Flight, FlightAbandonedError, Limits
+from .telemetry import Attributes, Telemetry, log, span_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from .core.status import Outcome, Reason
+    from .dedup import Dedup
+
+T = TypeVar("T")
+
+PARTITION: Final = -1
+MAX_LABELS: Final = 200
+
+inside: ContextVar[Flight | None] = ContextVar("dedup_inside", default=None)
+"""The flight whose work runs here: of a request or of a function."""
+
+
+class Calls:
+    """The engine's way to share functions."""
+
+    def __init__(self, dedup: Dedup) -> None:
+        self._dedup = dedup
+        self._labels: set[str] = set()
+
+    async def call(
+        self,
+        key: object,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | str,
+        tags: Iterable[str],
+        max_wait: float,
+        label: str | None = None,
+    ) -> T:
+        """See `Dedup.call`."""
+        dedup = self._dedup
+        rule = Rule(ttl=ttl, max_wait=max_wait)
+        try:
+            digest = dedup.digest(canonical.encode(["call", canonical.plain(key)]))
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(
+                f"the key of a call is plain data, not {type(key).__name__} with {key!r}"
+            ) from None
+        if not dedup.enabled:
+            return await fn()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio
+            return await fn()
+        one = _Call(
+            dedup, digest, fn, rule, tuple(f"tag:{tag}" for tag in tags), self._label(label or _name(fn))
+        )
+        return cast("T", await one.run(loop))
+
+    def _label(self, name: str) -> str:
+        """Bounded: a label becomes a metric attribute."""
+        if name not in self._labels:
+            if len(self._labels) >= MAX_LABELS:
+                return "call"
+            self._labels.add(name)
+        return name
+
+
+class _Call:
+    """One caller's way to a value."""
+
+    def __init__(
+        self,
+        dedup: Dedup,
+        key: bytes,
+        fn: Callable[[], Awaitable[Any]],
+        rule: Rule,
+        names: tuple[str, ...],
+        label: str,
+    ) -> None:
+        self.dedup = dedup
+        self.key = key
+        self.fn = fn
+        self.rule = rule
+        self.names = names
+        self.label = label
+        self.started = dedup.clock()
+        self.tracer = dedup.telemetry.tracer(self.started)
+        self.started_ns = time.time_ns() if self.tracer is not None else 0
+
+    async def run(self, loop: asyncio.AbstractEventLoop) -> Any:
+        dedup = self.dedup
+        reason: Reason = "miss"
+        for attempt in range(3):
+            with dedup.lock:
+                stored = dedup.store.get(PARTITION, self.key, dedup.clock())
+                if stored is not None:
+                    value = cast("StoredValue", stored)
+                    age = dedup.clock() - value.stored_at
+                    self._tell("hit", "fresh", value.flight, value.link, saved=value.seconds, age=age)
+                    return value.value
+                flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
+                if flight is None or _waits_for_itself(flight):
+                    return await self._lead(loop, reason, listed=attempt < 2 and flight is None)
+            try:
+                return await self._follow(flight)
+            except FlightAbandonedError:
+                reason = "max-wait"
+        raise AssertionError("unreachable: the last attempt leads")  # pragma: no cover - see the range above
+
+    async def _lead(self, loop: asyncio.AbstractEventLoop, reason: Reason, *, listed: bool) -> Any:
+        dedup = self.dedup
+        limits = Limits(float(self.rule.max_wait), self.rule.max_followers, self.rule.max_response_body)
+        flight = dedup.flights.open(
+            loop, self.key, limits, self.names, listed=listed, runs_on=self.rule.stores
+        )
+        if flight is None:
+            self._tell("bypassed", "too-many-flights", None, None)
+            return await self.fn()
+        span = None
+        if self.tracer is not None:
+            span = Telemetry.start_request(
+                self.tracer, span_name("forwarded", None, self.label, ""), self.started_ns
+            )
+            flight.trace = Telemetry.start_forward(
+                self.tracer,
+                f"forward {self.label}",
+                span,
+                {"dedup.rule": self.label, "dedup.key": self.key.hex()},
+            )
+        waiter = flight.board(leader=True)
+        flight.launch(functools.partial(self._work, flight))
+        holder = inside.get()
+        try:
+            with _waiting(holder, flight):
+                await waiter.head()
+        finally:
+            waiter.leave()
+            self._count("forwarded", "failed" if flight.error else reason)
+            if span is not None:
+                Telemetry.end(
+                    span,
+                    span_name("forwarded", None, self.label, ""),
+                    self._attributes("forwarded", reason, flight.trace.flight),
+                    flight.error_type,
+                )
+        if flight.error is not None:
+            raise flight.error
+        return flight.head[0]
+
+    async def _work(self, flight: Flight) -> None:
+        """The forward: in the flight's own task."""
+        inside.set(flight)
+        if flight.trace is not None:
+            Telemetry.enter_forward(flight.trace)
+        dedup = self.dedup
+        error: str | None = None
+        try:
+            value = await self.fn()
+            now = dedup.clock()
+            flight.complete = True
+            if self.rule.ttl and flight.current:
+                stored = StoredValue(
+                    value,
+                    now,
+                    now + float(self.rule.ttl),
+                    self.names,
+                    flight.generation,
+                    now - flight.opened_at,
+                    size=_size(value, self.names),
+                )
+                if flight.trace is not None:
+                    stored.flight, stored.link = flight.trace.flight, flight.trace.context
+                if dedup.store.put(PARTITION, self.key, stored, now):
+                    dedup.sweep_later(flight.loop)
+            flight.close()
+            flight.open_head((value,))
+        except BaseException as failure:
+            error = type(failure).__qualname__
+            if flight.followers:
+                log.warning("a shared call failed with %s", error, extra={"dedup_rule": self.label})
+            raise
+        finally:
+            seconds = dedup.clock() - flight.opened_at
+            dedup.telemetry.record_forward(seconds, flight.followers, self.label, None)
+            if flight.trace is not None:
+                attributes: Attributes = {"dedup.followers": flight.followers, "dedup.rule": self.label}
+                if flight.trace.flight is not None:
+                    attributes["dedup.flight"] = flight.trace.flight
+                Telemetry.end(flight.trace.span, f"forward {self.label}", attributes, error)
+
+    async def _follow(self, flight: Flight) -> Any:
+        waiter = flight.board(leader=False)
+        holder = inside.get()
+        try:
+            with _waiting(holder, flight):
+                head = await waiter.head()
+        finally:
+            waiter.leave()
+        waited = self.dedup.clock() - self.started
+        failed = head is None
+        saved = self.dedup.clock() - flight.opened_at
+        trace = flight.trace
+        self.dedup.telemetry.record_wait(waited, self.label)
+        self._tell(
+            "collapsed",
+            "in-flight",
+            trace.flight if trace else None,
+            trace.context if trace else None,
+            saved=saved,
+            waited=waited,
+            error=failed,
+        )
+        if failed:
+            raise ForwardFailed(flight.error_type or "IncompleteResponse", trace.trace_id if trace else None)
+        return head[0]
+
+    def _count(self, outcome: Outcome, reason: Reason, saved: float = 0.0) -> None:
+        self.dedup.telemetry.count(outcome, reason, self.label, "", saved)
+
+    def _attributes(self, outcome: Outcome, reason: Reason, flight: str | None) -> Attributes:
+        attributes: Attributes = {
+            "dedup.outcome": outcome,
+            "dedup.reason": reason,
+            "dedup.rule": self.label,
+            "dedup.key": self.key.hex(),
+        }
+        if flight is not None:
+            attributes["dedup.flight"] = flight
+        return attributes
+
+    def _tell(
+        self,
+        outcome: Outcome,
+        reason: Reason,
+        flight: str | None,
+        link: Any,
+        *,
+        saved: float = 0.0,
+        age: float | None = None,
+        waited: float | None = None,
+        error: bool = False,
+    ) -> None:
+        self._count(outcome, reason, saved)
+        if self.tracer is None:
+            return
+        attributes = self._attributes(outcome, reason, flight)
+        attributes["dedup.saved"] = round(saved, 6)
+        if age is not None:
+            attributes["dedup.age"] = round(age, 6)
+        if waited is not None:
+            attributes["dedup.waited"] = round(waited, 6)
+        Telemetry.request_span(
+            self.tracer,
+            span_name(outcome, None, self.label, ""),
+            self.started_ns,
+            attributes,
+            link,
+            error=error,
+        )
+
+
+class _waiting:  # noqa: N801 - reads as a statement
+    """While a flight's own work waits for another flight, the table can see who waits for whom."""
+
+    def __init__(self, holder: Flight | None, flight: Flight) -> None:
+        self._holder = holder
+        self._flight = flight
+
+    def __enter__(self) -> None:
+        if self._holder is not None:
+            self._holder.waits_for.append(self._flight)
+
+    def __exit__(self, *_: object) -> None:
+        if self._holder is not None:
+            self._holder.waits_for.remove(self._flight)
+
+
+def _waits_for_itself(flight: Flight) -> bool:
+    """Whether waiting for this flight would, over any number of flights, wait for the one that we run in."""
+    here = inside.get()
+    if here is None:
+        return False
+    ahead, seen = [flight], set()
+    while ahead:
+        one = ahead.pop()
+        if one is here:
+            return True
+        if one not in seen:
+            seen.add(one)
+            ahead += one.waits_for
+    return False
+
+
+def _size(value: object, names: Iterable[str]) -> int:
+    """An estimate of the bytes that a value holds: its encoded size where it has one, else its shell's."""
+    try:
+        inner = len(msgspec.msgpack.encode(value)) * 2
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        inner = sys.getsizeof(value)
+    return RESPONSE_OVERHEAD + inner + sum(2 * len(name) for name in names)
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return f"call {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+
+
+def cached(
+    calls: Calls, *, ttl: float | str, tags: tuple[str, ...], max_wait: float
+) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
+    """See `Dedup.cached`."""
+    Rule(ttl=ttl, max_wait=max_wait)
+
+    def decorate(fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        signature = inspect.signature(fn)
+        name = f"{fn.__module__}.{fn.__qualname__}"
+
+        @functools.wraps(fn)
+        async def shared(*args: Any, **kwargs: Any) -> T:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = dict(bound.arguments)
+            return await calls.call(
+                [name, arguments],
+                functools.partial(fn, *args, **kwargs),
+                ttl=ttl,
+                tags=[tag.format_map(arguments) for tag in tags],
+                max_wait=max_wait,
+                label=_name(fn),
+            )
+
+        return shared
+
+    return decorate

@@ -1,0 +1,139 @@
+"""Configuration: TOML, URLs and environment into settings, each refused with its place where it cannot be.
+
+Law: a file, a keyword and a mark say the same thing with the same names, and are refused with the same sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from .core.errors import ConfigurationError
+from .core.rules import NOT_YET, Rule, check_fields
+from .stores.memory import DEFAULT_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_FIELDS: Final = ("default", "enabled", "rule", "secret", "store")
+_ON: Final = frozenset({"", "1", "true", "on", "yes"})
+_STORES: Final = "memory:// or memory://?max_bytes=N (N from 1 on)"
+_COMING_STORES: Final = frozenset({"redis", "rediss", "valkey", "unix", "file", "disk", "sqlite"})
+
+
+def memory_bytes(url: object) -> int:
+    """The byte bound of a memory store's URL."""
+    parts = urlsplit(url) if isinstance(url, str) else None
+    if parts is not None and parts.scheme in _COMING_STORES:
+        raise ConfigurationError("Dedup.store", url, f"{_STORES} ({parts.scheme}:// is {NOT_YET})")
+    if parts is None or parts.scheme != "memory" or parts.netloc or parts.path or parts.fragment:
+        raise ConfigurationError("Dedup.store", url, _STORES)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    size = options.pop("max_bytes", str(DEFAULT_BYTES))
+    if options or not re.fullmatch(r"[1-9][0-9]{0,17}", size):
+        raise ConfigurationError("Dedup.store", url, _STORES)
+    return int(size)
+
+
+def checked_rules(rules: object) -> tuple[Rule, ...]:
+    """Rules as given by keyword."""
+    if isinstance(rules, (str, bytes, Rule)) or not isinstance(rules, Iterable):
+        raise ConfigurationError("Dedup.rules", rules, "a list of rules")
+    checked = tuple(rules)
+    for index, rule in enumerate(checked):
+        if not isinstance(rule, Rule):
+            raise ConfigurationError(f"Dedup.rules[{index}]", rule, "a Rule")
+    names = [rule.name for rule in checked if rule.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError("Rule.name", name, "a name that no other rule has")
+    return checked
+
+
+def checked_default(rule: object) -> Rule:
+    """The rule for what no other matches."""
+    if rule is None:
+        return Rule()
+    if not isinstance(rule, Rule):
+        raise ConfigurationError("Dedup.default", rule, "a Rule")
+    if rule.path != Rule().path:
+        raise ConfigurationError("Dedup.default.path", rule.path, "nothing: the default takes every path")
+    if not all(rule.shares(method) for method in rule.methods or ()):
+        raise ConfigurationError(
+            "Dedup.default.methods",
+            list(rule.methods or ()),
+            "safe methods: the default rule is for them alone",
+        )
+    return rule
+
+
+def enabled_by_environment(value: str | None) -> bool:
+    """What DEDUP_ENABLED says; a value that nobody knows switches off."""
+    return value is None or value.strip().lower() in _ON
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file, as keywords of `Dedup`."""
+    place = f"{path.name}: "
+    try:
+        table = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            str(path), error.strerror or str(error), "a TOML file that can be read"
+        ) from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ConfigurationError(str(path), str(error), "a TOML file") from None
+    if "records" in table:
+        raise ConfigurationError(f"{place}records", table["records"], f"nothing yet; records are {NOT_YET}")
+    check_fields(place, table, FILE_FIELDS)
+    rules = table.pop("rule", [])
+    if not isinstance(rules, list):
+        raise ConfigurationError(f"{place}rule", rules, "[[rule]] tables")
+    settings: dict[str, Any] = {"rules": [_rule(f"{place}rule[{i}].", item) for i, item in enumerate(rules)]}
+    if "default" in table:
+        settings["default"] = _rule(f"{place}default.", table.pop("default"))
+    return {**settings, **table}
+
+
+def _rule(place: str, table: object) -> Rule:
+    if not isinstance(table, dict):
+        raise ConfigurationError(place.removesuffix("."), table, "a table of the fields of a rule")
+    try:
+        return Rule(**table)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            place + error.place.removeprefix("Rule."), error.value, error.allowed
+        ) from None
+
+
+def example_scope(
+    method: str,
+    target: str,
+    headers: Iterable[tuple[str, str]] | Mapping[str, str],
+    client: str,
+    scheme: str,
+    root_path: str,
+) -> dict[str, Any]:
+    """The ASGI scope of a request that somebody asks about."""
+    path, _, query = target.partition("?")
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    if not any(name == b"host" for name, _ in lines):
+        lines.insert(0, (b"host", b"localhost"))
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method.upper(),
+        "scheme": scheme,
+        "path": unquote(path),
+        "raw_path": path.encode("latin-1", "replace"),
+        "query_string": query.encode("latin-1", "replace"),
+        "root_path": root_path,
+        "headers": lines,
+        "client": (client, 0),
+        "server": ("localhost", 80),
+    }

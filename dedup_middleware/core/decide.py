@@ -1,0 +1,272 @@
+"""The three questions: plan (may this be shared?), assess (may this answer?), settle (who may use this?).
+
+Law: pure; each answer is one of a closed union of small frozen structs, and every answer carries its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from . import fields
+from .fingerprint import Fingerprinter, Hasher
+from .http import SAFE_METHODS, Head, Headers, Scope, StoredResponse, first, values
+from .names import PERSONAL_FIELDS
+from .paths import PathPattern, PathTable
+from .rules import Rule
+from .status import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_BAD_PATH = re.compile(r"[\x00-\x20\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
+_BAD_RAW_PATH = re.compile(
+    rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%00|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
+)
+_BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
+_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
+_NONCE = re.compile(rb"'nonce-", re.IGNORECASE)
+
+STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
+REFUSALS: Final = frozenset({401, 403, 407, 429})
+
+
+class Bypass(msgspec.Struct, frozen=True):
+    """The request goes to the app by itself.
+
+    One that may change something (`unsafe`) invalidates its target and these tags.
+    """
+
+    reason: Reason
+    label: str
+    unsafe: bool = False
+    tags: tuple[str, ...] = ()
+
+
+class Consider(msgspec.Struct, frozen=True):
+    """The request may be shared under a rule; `tags` are those of the rule, filled from the path."""
+
+    rule: Rule
+    label: str
+    ordinal: int
+    fingerprints: Fingerprinter
+    tags: tuple[str, ...]
+    collapses: bool
+    head_from_get: bool
+
+
+Plan = Bypass | Consider
+
+
+class RuleBook:
+    """The rules in force: the first whose path and methods match wins, the default takes the rest."""
+
+    def __init__(
+        self, rules: Sequence[Rule], default: Rule, hasher: Hasher, own_states: Sequence[object]
+    ) -> None:
+        self.rules = (*rules, default)
+        self.labels = (*(rule.label for rule in rules), default.name or "default")
+        self._readers = [
+            Fingerprinter(rule, ordinal, hasher, own_states)  # type: ignore[arg-type] # dicts, known at run time
+            for ordinal, rule in enumerate(self.rules)
+        ]
+        self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
+        self._default = PathPattern(default.path)
+
+    def find(self, path: str, method: str) -> tuple[int, dict[str, str]]:
+        """The rule's place in `rules`, and the path's parameters."""
+        for ordinal, parameters in self._table.matches(path):
+            if method in (self.rules[ordinal].methods or ()):
+                return ordinal, parameters
+        return len(self.rules) - 1, self._default.match(path) or {}
+
+    def plan(self, scope: Scope) -> Plan:
+        """May this request be shared? Everything that method, path and root_path decide; a memo may keep it."""
+        method, path = scope["method"], scope["path"]
+        below = _below_root(path, scope.get("root_path") or "")
+        ordinal, parameters = self.find(below, method)
+        rule = self.rules[ordinal]
+        label = self.labels[ordinal]
+        shares = rule.shares(method) and method in (rule.methods or ())
+        if rule.invalidates or (method not in SAFE_METHODS and not shares):
+            reason: Reason = "invalidates" if rule.invalidates else "method"
+            return Bypass(reason, label, unsafe=True, tags=tag_names(rule.invalidates, parameters))
+        if not shares:
+            return Bypass("method", label)
+        if rule.mode == "off":
+            return Bypass("off", label)
+        raw_path = scope.get("raw_path")
+        if ambiguous(path, raw_path) or (below and not below.startswith("/")):
+            return Bypass("target", label)
+        return Consider(
+            rule,
+            label,
+            ordinal,
+            self._readers[ordinal],
+            tag_names(rule.tags, parameters),
+            collapses=rule.collapse if rule.collapse is not None else True,
+            head_from_get=method == "HEAD" and rule.stores and "GET" in (rule.methods or ()),
+        )
+
+
+def ambiguous(path: str, raw_path: bytes | None) -> bool:
+    """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...)."""
+    if not path.startswith("/") or _BAD_PATH.search(path):
+        return True
+    return raw_path is not None and (
+        not raw_path.startswith(b"/") or _BAD_RAW_PATH.search(raw_path) is not None
+    )
+
+
+def ambiguous_query(query: bytes) -> bool:
+    """Whether a query holds what no URI does (control characters, spaces)."""
+    return _BAD_QUERY.search(query) is not None
+
+
+def target_name(scope: Scope) -> str:
+    """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
+    host = first(scope["headers"], b"host") or b""
+    return f"target:{host.decode('latin-1').lower()}{scope['path']}"
+
+
+def tag_names(templates: Iterable[str], parameters: dict[str, str]) -> tuple[str, ...]:
+    """Tags filled from the path's parameters, as names for invalidation."""
+    return tuple(
+        "tag:" + re.sub(r"\{(\w+)\}", lambda m: parameters[m[1]], template) for template in templates
+    )
+
+
+def _below_root(path: str, root_path: str) -> str:
+    if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("/", ""):
+        return path[len(root_path) :]
+    return path
+
+
+# -- assess ------------------------------------------------------------------------------------------------------
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """The stored response answers the request; `not_modified` as a 304."""
+
+    age: int
+    not_modified: bool
+
+
+def not_modified(
+    method: str, status: int, request: Headers, etag: bytes | None, last_modified: bytes | None
+) -> bool:
+    """Whether the request's validators match, If-None-Match before If-Modified-Since (RFC 9110 s.13.2.2)."""
+    if status != 200 or method not in ("GET", "HEAD"):
+        return False
+    lines = values(request, b"if-none-match")
+    if lines:
+        return etag is not None and fields.none_match(lines, etag)
+    since = first(request, b"if-modified-since")
+    if since is None or last_modified is None:
+        return False
+    asked, changed = fields.http_date(since), fields.http_date(last_modified)
+    return asked is not None and changed is not None and changed <= asked
+
+
+def assess(stored: StoredResponse, method: str, headers: Headers, now: float) -> Serve | None:
+    """May this stored response answer the request now? None where it is no longer fresh (RFC 9111 s.4)."""
+    if now >= stored.expires:
+        return None
+    return Serve(
+        stored.initial_age + int(now - stored.stored_at),
+        (stored.etag is not None or stored.last_modified is not None)
+        and not_modified(method, stored.head.status, headers, stored.etag, stored.last_modified),
+    )
+
+
+# -- settle ------------------------------------------------------------------------------------------------------
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """All who wait may use the response, and it may be stored for so many seconds."""
+
+    lifetime: float
+    vary: frozenset[bytes]
+
+
+class ShareOnly(msgspec.Struct, frozen=True):
+    """All who wait may use the response; it is not stored."""
+
+    vary: frozenset[bytes]
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """Only the request that led may use the response."""
+
+    reason: Reason
+
+
+Settlement = Keep | ShareOnly | Pass
+
+
+def settle(rule: Rule, method: str, head: Head, *, one_identity: bool) -> Settlement:
+    """Who may use this response? Decided on its head, before a follower gets a byte (RFC 9111 s.3, s.4).
+
+    `one_identity` says that all who may wait for it are one caller.
+    """
+    status, headers = head.status, head.headers
+    control: list[bytes] = []
+    vary: list[bytes] = []
+    nonce = False
+    for name, value in headers:
+        field = name.lower()
+        if field in PERSONAL_FIELDS:
+            return Pass("set-cookie" if field == b"set-cookie" else "personal-field")
+        if field == b"cache-control":
+            control.append(value)
+        elif field == b"vary":
+            vary.append(value)
+        elif field in (b"cdn-cache-control", b"surrogate-control"):
+            if b"no-store" in fields.directives([value]):
+                return Pass("no-store")
+        elif field == b"content-type":
+            if value.partition(b";")[0].strip().lower() in _STREAMS:
+                return Pass("stream")
+        elif field == b"content-length":
+            if (
+                value.isdigit()
+                and len(value) < 20
+                and int(value) > rule.max_response_body
+                and method != "HEAD"
+            ):
+                return Pass("too-large")
+        elif field in (b"content-security-policy", b"content-security-policy-report-only"):
+            nonce = nonce or _NONCE.search(value) is not None
+    said = fields.directives(control) if control else {}
+    if b"no-store" in said:
+        return Pass("no-store")
+    if b"private" in said and not one_identity:
+        return Pass("private")
+    if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
+        return Pass("no-cache")
+    varied = fields.names_listed(vary)
+    if b"*" in varied:
+        return Pass("vary")
+    if status in REFUSALS:
+        return Pass("refusal")
+    if status == 304 and rule.stores:
+        return Pass("partial")
+    if nonce and not one_identity:
+        return Pass("nonce")
+    if status >= 500 and not rule.share_errors:
+        return Pass("server-error")
+    lifetime = _lifetime(rule, status)
+    if lifetime == 0 or method == "HEAD" or nonce:
+        return ShareOnly(varied)
+    return Keep(lifetime, varied)
+
+
+def _lifetime(rule: Rule, status: int) -> float:
+    """The rule's freshness lifetime for this status in seconds; it overrides the response's own."""
+    if status in STORABLE:
+        return float(rule.ttl)
+    if status in (404, 410) or status >= 500:
+        return float(rule.negative_ttl)
+    return 0.0

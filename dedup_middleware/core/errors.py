@@ -1,0 +1,45 @@
+"""What goes wrong by name: errors that users see.
+
+Law: every error of the package is defined here, and each one's text can be read without its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ConfigurationError(ValueError):
+    """A setting that can't be: raised by constructors, naming the place, the value and what is allowed."""
+
+    def __init__(self, place: str, value: object, allowed: str) -> None:
+        super().__init__(place, value, allowed)
+        self.place = place
+        self.value = value
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.place}: {_shown(self.value)} is not allowed here; allowed: {self.allowed}"
+
+    def inside(self, place: str) -> ConfigurationError:
+        """The same error, seen from the file or table that holds the place."""
+        return ConfigurationError(f"{place}{self.place}", self.value, self.allowed)
+
+
+class ForwardFailed(RuntimeError):  # noqa: N818 - the word of the domain: a forward fails, a flight is abandoned
+    """The forward that this request shared ended without a complete response.
+
+    Raised to followers only, one object each; the leader raises the app's own exception. It names the type of
+    that exception and, where the forward was traced, its trace (32 hex digits).
+    """
+
+    def __init__(self, error_type: str, trace_id: str | None = None) -> None:
+        where = f" (trace {trace_id})" if trace_id else ""
+        super().__init__(f"the shared forward failed with {error_type}{where}")
+        self.error_type = error_type
+        self.trace_id = trace_id
+
+    def __reduce__(self) -> tuple[type[ForwardFailed], tuple[str, str | None]]:
+        return ForwardFailed, (self.error_type, self.trace_id)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

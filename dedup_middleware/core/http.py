@@ -1,0 +1,91 @@
+"""HTTP as the engine sees it: ordered byte header pairs, response heads and stored responses.
+
+Law: headers are ordered pairs of bytes, never a dict, and nothing here is shared with a request that may change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+Scope = MutableMapping[str, Any]
+"""An ASGI http connection scope (ASGI HTTP spec 2.x): the request line, headers and peers, without the body."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+"""Methods that change nothing (RFC 9110 s.9.2.1; QUERY: RFC 10008); every other one, known or not, is unsafe."""
+
+PAIR_OVERHEAD = 56 + 2 * 33
+"""Bytes that CPython needs for one header pair beside its text: a tuple and two bytes objects."""
+
+RESPONSE_OVERHEAD = 1200
+"""Bytes a stored response needs beside its fields and body: the struct, its key, LRU and index slots."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A response's status and header pairs, as the app sent them (`http.response.start`)."""
+
+    status: int
+    headers: Headers
+
+
+class StoredResponse(msgspec.Struct, eq=False, gc=False):
+    """A complete response and what is needed to serve it again.
+
+    Times are seconds of the injected monotonic clock. `size` counts what the store is charged for, in bytes.
+    `names` are the tags and the target by which it is invalidated. `seconds` is how long its forward took, and
+    `flight` the forward's span id in hex (None where it was not sampled); `link` is opaque to all but telemetry.
+    """
+
+    head: Head
+    body: bytes
+    stored_at: float
+    expires: float
+    names: tuple[str, ...]
+    generation: int
+    seconds: float
+    initial_age: int = 0
+    etag: bytes | None = None
+    last_modified: bytes | None = None
+    route: str | None = None
+    flight: str | None = None
+    link: Any = None
+    size: int = 0
+
+
+class StoredValue(msgspec.Struct, eq=False):
+    """What a function returned, kept by reference; the same bookkeeping as for a response."""
+
+    value: Any
+    stored_at: float
+    expires: float
+    names: tuple[str, ...]
+    generation: int
+    seconds: float
+    flight: str | None = None
+    link: Any = None
+    size: int = 0
+
+
+Stored = StoredResponse | StoredValue
+
+
+def response_size(headers: Headers, body: bytes, names: Iterable[str]) -> int:
+    """The bytes a response is charged for in the store."""
+    fields = sum(len(name) + len(value) + PAIR_OVERHEAD for name, value in headers)
+    return RESPONSE_OVERHEAD + fields + len(body) + sum(2 * len(name) for name in names)
+
+
+def values(headers: Headers, name: bytes) -> list[bytes]:
+    """Every value of a field, one a line, in order (RFC 9110 s.5.3); `name` in lower case."""
+    return [value for key, value in headers if key == name or key.lower() == name]
+
+
+def first(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a field, or None."""
+    for key, value in headers:
+        if key == name or key.lower() == name:
+            return value
+    return None

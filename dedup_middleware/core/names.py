@@ -1,0 +1,148 @@
+"""Which names mean what: noise, credentials, client addresses, secrets, and fields of one exchange.
+
+Law: these lists are the package's only knowledge of names; docs/security.md shows them, and a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE_KEY = rb"[a-z0-9][a-z0-9_*/@-]{0,255}"
+_TRACESTATE = re.compile(
+    rb"(?:[ \t]*(?:%b=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256})?[ \t]*(?:,|\Z)){1,32}" % _TRACESTATE_KEY
+)
+_B3 = re.compile(rb"[01d]|(?:[0-9a-f]{16}){1,2}-[0-9a-f]{16}(?:-[01d](?:-[0-9a-f]{16})?)?")
+_HEX = re.compile(rb"(?:[0-9a-f]{16}){1,2}")
+_FLAG = re.compile(rb"[01d]|true|false")
+_AMAZON = re.compile(rb"(?:(?:Root|Self|Parent|Sampled|Lineage)=[A-Za-z0-9:.-]{1,100};? ?){1,5}")
+_GOOGLE = re.compile(rb"[0-9a-f]{32}(?:/[0-9]{1,20})?(?:;o=[0-3])?")
+_UBER = re.compile(rb"[0-9a-f]{1,32}:[0-9a-f]{1,16}:[0-9a-f]{1,16}:[0-9a-f]{1,2}")
+
+NOISE: Final[dict[bytes, re.Pattern[bytes]]] = {
+    b"traceparent": _TRACEPARENT,
+    b"tracestate": _TRACESTATE,
+    b"b3": _B3,
+    b"x-b3-traceid": _HEX,
+    b"x-b3-spanid": _HEX,
+    b"x-b3-parentspanid": _HEX,
+    b"x-b3-sampled": _FLAG,
+    b"x-b3-flags": _FLAG,
+    b"x-amzn-trace-id": _AMAZON,
+    b"x-cloud-trace-context": _GOOGLE,
+    b"uber-trace-id": _UBER,
+    b"x-request-id": _REQUEST_ID,
+    b"request-id": _REQUEST_ID,
+    b"x-correlation-id": _REQUEST_ID,
+    b"correlation-id": _REQUEST_ID,
+    b"x-trace-id": _REQUEST_ID,
+    b"x-amz-cf-id": re.compile(rb"[A-Za-z0-9_=-]{1,128}"),
+    b"x-datadog-trace-id": re.compile(rb"[0-9]{1,20}"),
+    b"x-datadog-parent-id": re.compile(rb"[0-9]{1,20}"),
+    b"x-datadog-sampling-priority": re.compile(rb"-?[0-9]{1,2}"),
+    b"sentry-trace": re.compile(rb"[0-9a-f]{32}-[0-9a-f]{16}(?:-[01])?"),
+}
+"""Request fields that say which request this is, not what it asks for; each only in its own grammar, matched whole."""
+
+RELOAD: Final = re.compile(rb"no-cache|max-age=0|no-cache, *max-age=0|max-age=0, *no-cache", re.IGNORECASE)
+"""What a browser's reload sends in Cache-Control and Pragma; a rule's ttl holds against it."""
+
+ADDRESS_FIELDS: Final = frozenset(
+    b"forwarded x-forwarded-for x-forwarded x-forwarded-client-ip forwarded-for x-original-forwarded-for x-real-ip "
+    b"x-client-ip client-ip true-client-ip cf-connecting-ip cf-connecting-ipv6 cf-pseudo-ipv4 fastly-client-ip "
+    b"fly-client-ip x-cluster-client-ip x-envoy-external-address x-envoy-peer-metadata-id x-azure-clientip "
+    b"x-azure-socketip x-appengine-user-ip x-appengine-remote-addr x-remote-ip x-remote-addr remote-addr "
+    b"x-originating-ip x-host-ip x-nf-client-connection-ip x-vercel-forwarded-for x-vercel-proxied-for "
+    b"do-connecting-ip oxygen-buyer-ip wl-proxy-client-ip proxy-client-ip x-proxyuser-ip x-forwarded-port-client "
+    b"incap-client-ip x-sucuri-clientip x-coming-from cdn-src-ip x-ip via-client-ip x-forwarded-by".split()
+)
+"""Fields in which proxies say where a request came from; they belong to the client's address."""
+
+_CREDENTIALS: Final = frozenset(
+    b"authorization proxy-authorization cookie cookie2 x-api-key api-key apikey x-apikey x-auth x-auth-token "
+    b"x-access-token x-amz-security-token x-csrf-token x-xsrf-token client-cert client-cert-chain "
+    b"x-client-cert x-client-dn x-client-verify x-client-subject ssl-client-cert ssl-client-dn ssl-client-verify "
+    b"ssl-client-s-dn ssl-client-i-dn x-ssl-client-s-dn x-ssl-client-i-dn x-ssl-client-dn x-ssl-client-verify "
+    b"x-ssl-client-serial x-ssl-client-fingerprint x-ssl-issuer x-tls-client-subject x-forwarded-client-cert "
+    b"x-forwarded-tls-client-cert x-forwarded-tls-client-cert-info x-arr-clientcert x-amzn-mtls-clientcert "
+    b"x-amzn-mtls-clientcert-subject x-amzn-mtls-clientcert-leaf x-amzn-mtls-clientcert-serial-number "
+    b"x-amzn-oidc-data x-amzn-oidc-accesstoken x-amzn-oidc-identity x-goog-authenticated-user-email "
+    b"x-goog-authenticated-user-id x-goog-iap-jwt-assertion cf-access-jwt-assertion cf-access-client-id "
+    b"cf-access-client-secret cf-access-authenticated-user-email x-ms-client-principal x-ms-client-principal-id "
+    b"x-ms-client-principal-name x-ms-client-principal-idp remote-user remote-name remote-email remote-groups "
+    b"x-remote-user x-forwarded-user x-forwarded-email x-forwarded-groups x-forwarded-preferred-username "
+    b"x-authenticated-userid x-authenticated-user x-authenticated-scope x-credential-identifier "
+    b"x-consumer-id x-consumer-username x-consumer-custom-id x-consumer-groups x-anonymous-consumer "
+    b"x-userinfo x-endpoint-api-userinfo x-apigateway-api-userinfo x-pomerium-jwt-assertion x-pomerium-claim-email "
+    b"x-oidc-claims x-vouch-idp-claims x-claims x-webauth-login tailscale-user-login tailscale-user-name "
+    b"x-teleport-login x-spiffe-id x-sso x-saml-subject x-subject x-login x-grafana-id iv-creds iv-groups "
+    b"sm-universalid smuniversalid x-parse-installation-id x-hasura-claims ocp-apim-subscription-key x-functions-key "
+    b"x-shopify-customer x-delegation x-on-behalf-of x-guest x-device-id x-player x-member x-customer x-employee "
+    b"x-workspace x-project x-team".split()
+)
+"""Fields that say who asks, listed by name; the words below find the rest."""
+
+_CREDENTIAL_WORDS: Final = frozenset(
+    b"auth token key user tenant account org session cert identity principal jwt assertion signature consumer role "
+    b"group scope permission secret password otp actor dpop email username apikey impersonate authorization".split()
+)
+_WORD_BREAK = re.compile(rb"[-_]")
+
+ANALYTICS_COOKIE = re.compile(rb"_ga(?:\Z|_.*)|_gid|_gat.*|_gcl_.*|_fbp|_hj.*")
+"""Cookies of page analytics: not identity, and hidden from the app."""
+ANALYTICS_HINT = re.compile(rb"_(?:g[ac]|gid|fbp|hj)")
+
+_SECRET = re.compile(
+    r"(?:.*[-_.\[]|)(?:pass(?:word|wd|phrase|code)?|pwd|token|secret|api[-_]?key|auth|authorization|credentials?|"
+    r"session(?:[-_]?id)?|sid|jwt|otp|pin|signature|sig|private[-_]?key|access[-_]?key|client[-_]?secret|"
+    r"csrf|xsrf|code[-_]?verifier|refresh|bearer|cvv|cvc|iban|ssn|card[-_]?number)(?:[-_.\]].*|s|)",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+HOP_BY_HOP: Final = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authentication-info te trailer "
+    b"transfer-encoding upgrade".split()
+)
+"""Response fields of one connection: neither stored nor given to followers (RFC 9110 s.7.6.1, RFC 9111 s.3.1)."""
+
+ONE_EXCHANGE: Final = frozenset(
+    b"x-request-id request-id x-correlation-id correlation-id x-trace-id traceresponse traceparent server-timing "
+    b"x-amzn-requestid x-amzn-trace-id x-cloud-trace-context x-amz-cf-id x-runtime x-process-time "
+    b"x-response-time".split()
+)
+"""Response fields about one exchange: neither stored nor given to followers."""
+
+PERSONAL_FIELDS: Final = frozenset(
+    b"set-cookie set-cookie2 authentication-info proxy-authentication-info www-authenticate x-csrf-token "
+    b"x-xsrf-token csrf-token clear-site-data x-auth-token x-access-token x-refresh-token x-session-token "
+    b"access-token refresh-token authorization x-amz-security-token x-new-token dpop-nonce x-subject-token "
+    b"x-api-key session-id x-session-id sec-session-registration replay-nonce location-token "
+    b"accept-signature-nonce".split()
+)
+"""Response fields that carry credentials or act on the client's own state: such a response is one caller's."""
+
+
+@lru_cache(maxsize=4096)
+def is_credential(name: str) -> bool:
+    """Whether a request field (lower case) says who asks."""
+    text = name.encode("latin-1", "replace")
+    if text in _CREDENTIALS or text == b"sec-token-binding":
+        return True
+    if text in (b"user-agent", b"idempotency-key") or text.startswith(b"sec-"):
+        return False
+    return any(
+        word in _CREDENTIAL_WORDS
+        or (word.endswith(b"s") and word[:-1] in _CREDENTIAL_WORDS)
+        or word == b"identities"
+        for word in _WORD_BREAK.split(text)
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_secret(name: str) -> bool:
+    """Whether a query or body field of this name never stands in clear: password, token, secret, api_key..."""
+    return _SECRET.fullmatch(_CAMEL.sub("_", name)) is not None

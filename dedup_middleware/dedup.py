@@ -1,0 +1,325 @@
+"""Dedup: the engine. It owns rules, flights, store and telemetry, and everything that may be asked of them by code.
+
+Law: whatever changes the store or the flights goes through here, so that an invalidation finds all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from . import config
+from .calls import Calls, cached
+from .core.callers import caller_parts
+from .core.decide import Plan, RuleBook, target_name
+from .core.errors import ConfigurationError
+from .core.explain import Explanation, explain
+from .core.fingerprint import Hasher
+from .core.memo import Memo
+from .core.rules import Rule
+from .flight import FlightTable
+from .stats import Stats, make_stats
+from .stores.memory import Bounds, MemoryStore
+from .telemetry import Gauges, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from .core.http import Scope
+
+T = TypeVar("T")
+
+MAX_FLIGHTS: Final = 10_000
+PASS_SECONDS: Final = 2.0
+"""How long a hit-for-miss mark holds."""
+OUTGROWN_SECONDS: Final = 60.0
+"""How long a key whose body outgrew the limit goes uncollapsed."""
+SWEEP_SECONDS: Final = 30.0
+"""How often expired responses are looked for, while there are any."""
+CALLS: Final = -1
+"""The store's partition for functions."""
+_PLAN_BYTES: Final = 1024
+
+
+class Dedup:
+    """The engine behind the middleware: rules, flights, stored responses, telemetry.
+
+    One handle may serve several middlewares, event loops and threads. `secret` keys the digests (default:
+    `DEDUP_SECRET`, else random for this process); `store` is a URL (`memory://`, `memory://?max_bytes=33554432`).
+
+    Raises:
+        ConfigurationError: for any setting that can't be, naming the place, the value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        *,
+        default: Rule | None = None,
+        store: str = "memory://",
+        records: None = None,
+        secret: str | bytes | None = None,
+        enabled: bool = True,
+        meter_provider: MeterProvider | None = None,
+        tracer_provider: TracerProvider | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from . import __version__  # noqa: PLC0415 - the version stands in the package, which imports this module
+
+        if records is not None:
+            raise ConfigurationError(
+                "Dedup.records", records, "nothing yet; records are not available in this version"
+            )
+        if type(enabled) is not bool:
+            raise ConfigurationError("Dedup.enabled", enabled, "true or false")
+        self.clock = clock
+        self.lock = threading.RLock()
+        self._hash = Hasher(_secret(secret))
+        self._max_bytes = config.memory_bytes(store)
+        self._given = config.checked_rules(rules)
+        self._default = config.checked_default(default)
+        self.own_states: list[Mapping[str, Any]] = []
+        self.plans: Memo[tuple[str, str, bytes | None, str | None], Plan] = Memo(4096)
+        self.bodies: Memo[bytes, bytes] = Memo(4096)
+        self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
+        self.passes: Memo[bytes, float] = Memo(10_000)
+        self.outgrown: Memo[bytes, float] = Memo(10_000)
+        self.flights = FlightTable(clock, self.lock, MAX_FLIGHTS)
+        self._apply(self._given)
+        self.calls = Calls(self)
+        gauges = Gauges(
+            lambda: len(self.flights.under_way), lambda: self.store.size, lambda: self.store.evicted
+        )
+        self.telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
+        self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        self._enabled = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
+        self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
+        _after_fork(self)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], **overrides: Any) -> Dedup:
+        """An engine as a TOML file describes it: the same fields as the keywords, rules as `[[rule]]` tables."""
+        return cls(**{**config.load(Path(path)), **overrides})
+
+    def _apply(self, rules: Sequence[Rule]) -> None:
+        self.book = RuleBook(rules, self._default, self._hash, self.own_states)
+        bounds = {
+            ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
+            for ordinal, rule in enumerate(self.book.rules)
+        }
+        bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
+        self.store = MemoryStore(bounds, self._max_bytes, self.lock)
+        self.plans.clear()
+
+    def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
+        """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
+        fresh = {place: rule for place, rule in rules.items() if place not in self._marked}
+        if fresh:
+            self.clear()  # rules change places: nothing that was computed under another one may answer
+            self._marked.update(fresh)
+            self._apply((*self._given, *self._marked.values()))
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in force, in the order in which they are tried; `default` takes what none matches."""
+        return self.book.rules[:-1]
+
+    @property
+    def default(self) -> Rule:
+        """The rule for what no other one matches."""
+        return self._default
+
+    # -- the switch ---------------------------------------------------------------------------------------------
+
+    @property
+    def enabled(self) -> bool:
+        """Whether requests are deduplicated; False gives the bare app at once. Flights under way finish."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        with self.lock:
+            if self._enabled != value:
+                # What was computed before the switch is served no more: changes went unseen in between.
+                self.clear()
+            self._enabled = value
+
+    # -- what code may ask --------------------------------------------------------------------------------------
+
+    async def invalidate(self, *tags: str) -> int:
+        """Drop what carries one of the tags: stored responses go, flights under way take no newcomers.
+
+        After it returns, nothing computed before it is served. Returns how many stored responses went.
+        """
+        started = self.clock()
+        dropped = self.invalidate_names([f"tag:{tag}" for tag in tags])
+        self.telemetry.record_store(self.clock() - started, "invalidate")
+        return dropped
+
+    def invalidate_names(self, names: Iterable[str]) -> int:
+        """The same, at once, for names as the engine spells them."""
+        with self.lock:
+            names = list(names)
+            self.flights.invalidate(names)
+            return self.store.invalidate(names)
+
+    def wrote(self, scope: Scope, tags: Iterable[str]) -> None:
+        """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
+        with self.lock:
+            names = [target_name(scope), *tags]
+            self.store.invalidate(names)
+            if self.flights.under_way:
+                self.flights.invalidate([*names, self.caller(scope)])
+
+    def clear(self) -> int:
+        """Drop every stored response and close every flight to newcomers; how many responses there were."""
+        with self.lock:
+            self.flights.invalidate_all()
+            self.passes.clear()
+            self.outgrown.clear()
+            self.variants.clear()
+            return self.store.clear()
+
+    def stats(self) -> Stats:
+        """What happened so far, and what is held now."""
+        return make_stats(
+            self.telemetry.counts, self.telemetry.saved, len(self.flights.under_way), self.store
+        )
+
+    def explain(
+        self,
+        method: str = "GET",
+        target: str = "/",
+        *,
+        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        body: bytes = b"",
+        client: str = "127.0.0.1",
+        scheme: str = "http",
+        root_path: str = "",
+        scope: Mapping[str, Any] | None = None,
+    ) -> Explanation:
+        """Which rule a request meets, what its fingerprint holds and leaves out, and what the app would see.
+
+        `scope` adds to what the other arguments say, or replaces it (`user`, `session`, `state`...). Secrets show as
+        `***`. Nothing is executed.
+        """
+        return explain(
+            self.book,
+            config.example_scope(method, target, headers, client, scheme, root_path) | dict(scope or {}),
+            body,
+        )
+
+    async def call(
+        self,
+        key: object,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | str = 0,
+        tags: Iterable[str] = (),
+        max_wait: float = 30,
+    ) -> T:
+        """Run a function once for all who ask for the same key now, and keep its value for `ttl`.
+
+        `key` is plain data (texts, numbers, tuples, lists, dicts with text keys). All callers get the same object:
+        treat it as read-only. The leader gets the function's own exception, followers a `ForwardFailed`.
+
+        Raises:
+            TypeError: for a key that is not plain data.
+        """
+        return await self.calls.call(key, fn, ttl=ttl, tags=tags, max_wait=max_wait)
+
+    def cached(
+        self, *, ttl: float | str = 0, tags: Iterable[str] = (), max_wait: float = 30
+    ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
+        """`call` as a decorator: the key is the function and its arguments, which also fill `{name}` in the tags."""
+        return cached(self.calls, ttl=ttl, tags=tuple(tags), max_wait=max_wait)
+
+    async def aclose(self) -> None:
+        """Cancel this loop's flights and wait for their end; drop what is stored. A closed engine may be used again."""
+        self.clear()
+        await self.drain()
+        if self._sweeper is not None and self._sweeper[0] is asyncio.get_running_loop():
+            self._sweeper[1].cancel()
+            self._sweeper = None
+
+    async def drain(self) -> None:
+        """Cancel this loop's flights that nobody waits for, and wait for their end."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self.flights.tasks if task.get_loop() is loop]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what the engine's own rooms ask ------------------------------------------------------------------------
+
+    def plan(self, scope: Scope) -> Plan:
+        """The plan for a request, remembered for its method and path."""
+        key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.book.plan(scope)
+            if len(scope["path"]) <= _PLAN_BYTES:
+                self.plans.put(key, plan)
+        return plan
+
+    @staticmethod
+    def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:
+        """The names on which a request's response depends: its target and its tags."""
+        return (target_name(scope), *tags)
+
+    def digest(self, data: bytes) -> bytes:
+        """The engine's keyed digest."""
+        return self._hash(data)
+
+    def caller(self, scope: Scope) -> str:
+        """The name of a request's caller, whatever a rule's identity says: a digest."""
+        return "caller:" + self._hash(caller_parts(scope)).hex()
+
+    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that what expires is freed, without being asked for."""
+        if self._sweeper is None or self._sweeper[0].is_closed():
+            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop))
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = None
+        started = self.clock()
+        self.store.sweep(started)
+        self.telemetry.record_store(self.clock() - started, "sweep")
+        if self.store.responses:
+            self.sweep_later(loop)
+
+    def _forked(self) -> None:
+        self.lock = threading.RLock()
+        self.flights.lock = self.store._lock = self.lock  # noqa: SLF001 - a lock held by the parent's thread stays held
+        self.flights.reset()
+        self._sweeper = None
+
+
+def _after_fork(dedup: Dedup) -> None:
+    if hasattr(os, "register_at_fork"):
+        forked = weakref.WeakMethod(dedup._forked)  # noqa: SLF001
+
+        def after_in_child() -> None:
+            method = forked()
+            if method is not None:
+                method()
+
+        os.register_at_fork(after_in_child=after_in_child)
+
+
+def _secret(secret: object) -> bytes:
+    if secret is None:
+        given = os.environ.get("DEDUP_SECRET")
+        return given.encode() if given else secrets.token_bytes(32)
+    if not isinstance(secret, (str, bytes)) or not secret:
+        raise ConfigurationError("Dedup.secret", "***", "a text or bytes that are not empty")
+    return secret.encode() if isinstance(secret, str) else secret

@@ -1,0 +1,316 @@
+"""A forward: the wrapped app, run once in a flight's own task.
+
+Law: the app sees only what the fingerprint holds, hears of a disconnect only when nobody waits, and what it sends is
+settled on its head and stored only when it is whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from .calls import inside
+from .core import canonical
+from .core.decide import Consider, Keep, Pass, Settlement, settle
+from .core.fields import is_etag, names_listed, seconds
+from .core.http import Head, Headers, StoredResponse, first, response_size, values
+from .core.names import HOP_BY_HOP, ONE_EXCHANGE
+from .core.status import Reason
+from .telemetry import Attributes, Telemetry, log
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import MutableMapping
+
+    from starlette.types import ASGIApp, Message, Scope
+
+    from .dedup import Dedup
+    from .flight import Flight
+
+BACKGROUND: Final = 0.25
+"""Seconds for which a landed flight waits for the app's return before its response is stored."""
+
+_FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
+"""What a flight's scope has of its own: never copied to the leader's."""
+
+
+class Settled(msgspec.Struct, eq=False):
+    """What a flight's head means to its waiters.
+
+    `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
+    only the leader may use the response, and why. `shared` is the head without the fields of one exchange.
+    """
+
+    head: Head
+    shared: Head
+    settlement: Settlement
+    vary: frozenset[bytes]
+    variant: bytes
+    passed: Reason | None
+    route: str | None
+    mangled: bool = False
+
+
+class Forward:
+    """One run of the app for a flight; `launch` it with `run`."""
+
+    def __init__(
+        self,
+        dedup: Dedup,
+        app: ASGIApp,
+        plan: Consider,
+        flight: Flight,
+        *,
+        base: bytes,
+        leader_scope: MutableMapping[str, Any],
+        send_early: Any,
+        shown: frozenset[bytes],
+        body: bytes,
+    ) -> None:
+        self._dedup = dedup
+        self._app = app
+        self._plan = plan
+        self._flight = flight
+        self._base = base
+        self._leader_scope = leader_scope
+        self._send_early = send_early
+        self._shown = shown
+        self._body: bytes | None = body
+        self._method: str = leader_scope["method"]
+        self._scope = plan.fingerprints.visible(leader_scope, shown)
+        self._given = dict(self._scope)
+        if plan.rule.stores:
+            self._scope["headers"] = _without_validators(self._scope["headers"])
+        self._session = _session_content(leader_scope)
+        self._length: int | None = None
+        self._settled: Settled | None = None
+        self._stored: StoredResponse | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        flight.on_outgrown = self._outgrown
+
+    async def run(self) -> None:
+        """Run the app to its end, background work included; then the flight is over."""
+        flight = self._flight
+        inside.set(flight)
+        if flight.trace is not None:
+            Telemetry.enter_forward(flight.trace)
+        error: str | None = None
+        try:
+            await self._app(cast("Scope", self._scope), self._receive, self._send)
+            if flight.complete:
+                self._store()
+        except BaseException as failure:
+            error = type(failure).__qualname__
+            if self._stored is not None:  # stored early, and then the app's own end was an error
+                self._dedup.store.discard(self._plan.ordinal, self._settled_now().variant, self._stored)
+            if flight.followers and not flight.complete:
+                log.warning("a shared forward failed with %s", error, extra={"dedup_rule": self._plan.label})
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tell(error)
+
+    def _settled_now(self) -> Settled:
+        assert self._settled is not None  # noqa: S101 - for mypy: nothing is stored before the head is settled
+        return self._settled
+
+    # -- what the app calls -------------------------------------------------------------------------------------
+
+    async def _receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._flight.deserted()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        flight = self._flight
+        if kind == "http.response.body" and self._settled is not None and not flight.complete:
+            chunk = message.get("body", b"")
+            last = not message.get("more_body", False)
+            chunk = chunk if type(chunk) is bytes else bytes(chunk)
+            if last:
+                if self._length is not None and flight.total + len(chunk) != self._length:
+                    self._settled.mangled = True
+                await flight.write(chunk, last=True)
+                self._landed()
+            else:
+                await flight.write(chunk, last=False)
+        elif kind == "http.response.start" and self._settled is None:
+            self._open(message)
+        elif kind == "http.response.early_hint" and self._settled is None:
+            await self._send_early(message)
+        else:
+            raise RuntimeError(f"unexpected ASGI message {kind!r} at this point of the response")
+
+    # -- the head -----------------------------------------------------------------------------------------------
+
+    def _open(self, message: Message) -> None:
+        dedup, plan, flight = self._dedup, self._plan, self._flight
+        headers: Headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+        head = Head(message["status"], headers)
+        reader = plan.fingerprints
+        settlement = settle(
+            plan.rule, self._method, head, one_identity=reader.one_identity(self._leader_scope)
+        )
+        if _session_content(self._leader_scope) != self._session:
+            settlement = Pass("session")
+        vary, variant, passed = self._shown, cast("bytes", flight.key), None
+        if isinstance(settlement, Pass):
+            passed = settlement.reason
+            if passed != "server-error":
+                dedup.passes.put(variant, dedup.clock() + 2.0)
+            flight.stop_keeping()
+        else:
+            dedup.passes.discard(variant)
+            named = reader.unkeyed(settlement.vary) - self._shown
+            if named:
+                vary = self._shown | named
+                dedup.variants.put(self._base, vary)
+                variant = reader.variant(self._base, vary, self._given["headers"])
+                dedup.flights.move(flight, variant)
+            if isinstance(settlement, Keep):
+                flight.runs_on = True
+        self._length = _declared_length(head, self._method)
+        self._settled = Settled(
+            head, _shareable(head), settlement, vary, variant, passed, _route(self._scope)
+        )
+        self._copy_back()
+        flight.open_head(self._settled)
+
+    def _copy_back(self) -> None:
+        """What the app's router found goes to the leader's scope, so that outer layers still find it there."""
+        for name, value in self._scope.items():
+            if name not in _FLIGHT_SCOPE_OWN and self._given.get(name, self) is not value:
+                self._leader_scope[name] = value
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _landed(self) -> None:
+        settled = self._settled_now()
+        if self._flight.total <= self._flight.limits.max_bytes:
+            self._dedup.outgrown.discard(cast("bytes", self._flight.key))
+        if isinstance(settled.settlement, Keep) and self._flight.keeping and not settled.mangled:
+            self._timer = self._flight.loop.call_later(BACKGROUND, self._store_early)
+        else:
+            self._flight.close()
+
+    def _store_early(self) -> None:
+        self._timer = None
+        self._store()
+        self._flight.close()
+
+    def _store(self) -> None:
+        """Keep the whole response; put before the flight leaves the table, so that a newcomer finds one of them."""
+        settled, flight, dedup = self._settled, self._flight, self._dedup
+        if (
+            settled is None
+            or self._stored is not None
+            or not isinstance(settled.settlement, Keep)
+            or not flight.keeping
+            or settled.mangled
+            or _session_content(self._leader_scope) != self._session
+        ):
+            return
+        head = settled.shared
+        body = flight.chunks[0] if len(flight.chunks) == 1 else b"".join(flight.chunks)
+        started = flight.head_at or flight.opened_at
+        names = (*flight.stored_names,)
+        etag = first(head.headers, b"etag")
+        trace = flight.trace
+        stored = StoredResponse(
+            head=Head(head.status, [pair for pair in head.headers if pair[0].lower() != b"age"]),
+            body=body,
+            stored_at=started,
+            expires=started + settled.settlement.lifetime,
+            names=names,
+            generation=flight.generation,
+            seconds=started - flight.opened_at if flight.returned else dedup.clock() - flight.opened_at,
+            initial_age=seconds(next(iter(values(head.headers, b"age")), None)) or 0,
+            etag=etag if etag is not None and is_etag(etag) else None,
+            last_modified=first(head.headers, b"last-modified"),
+            route=settled.route,
+            flight=trace.flight if trace is not None else None,
+            link=trace.context if trace is not None else None,
+            size=response_size(head.headers, body, names),
+        )
+        with dedup.lock:  # no invalidation between the look and the put
+            if flight.current and dedup.store.put(self._plan.ordinal, settled.variant, stored, dedup.clock()):
+                self._stored = stored
+                dedup.sweep_later(flight.loop)
+
+    def _outgrown(self) -> None:
+        self._dedup.outgrown.put(cast("bytes", self._flight.key), self._dedup.clock() + 60.0)
+
+    def _tell(self, error: str | None) -> None:
+        flight, plan, settled = self._flight, self._plan, self._settled
+        duration = self._dedup.clock() - flight.opened_at
+        self._dedup.telemetry.record_forward(duration, flight.followers, plan.label, self._method)
+        if flight.trace is None:
+            return
+        attributes: Attributes = {
+            "dedup.rule": plan.label,
+            "dedup.followers": flight.followers,
+            "http.request.method": self._method,
+        }
+        if flight.trace.flight is not None:
+            attributes["dedup.flight"] = flight.trace.flight
+        route = None
+        if settled is not None:
+            attributes["http.response.status_code"] = settled.head.status
+            route = settled.route
+            if route is not None:
+                attributes["http.route"] = route
+            if error is None and settled.head.status >= 500:
+                error = str(settled.head.status)
+        Telemetry.end(flight.trace.span, forward_name(route, plan.label, self._method), attributes, error)
+
+
+def forward_name(route: str | None, label: str, method: str) -> str:
+    """`forward {route}`."""
+    return f"forward {route or (label if label != 'default' else method)}"
+
+
+def _without_validators(headers: Headers) -> Headers:
+    return [pair for pair in headers if pair[0].lower() not in (b"if-none-match", b"if-modified-since")]
+
+
+def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:
+    session = scope.get("session")
+    if session is None:
+        return None
+    try:
+        return canonical.encode(canonical.plain(dict(session)))
+    except (TypeError, ValueError, OverflowError):
+        return repr(session).encode(
+            "utf-8", "replace"
+        )  # compared within this request only, never kept or shown
+
+
+def _declared_length(head: Head, method: str) -> int | None:
+    """The Content-Length that a body must have, or None (RFC 9110 s.8.6)."""
+    if method == "HEAD" or head.status in (204, 304):
+        return None
+    declared = first(head.headers, b"content-length")
+    return int(declared) if declared is not None and declared.isdigit() and len(declared) < 20 else None
+
+
+def _shareable(head: Head) -> Head:
+    """The head without fields of one connection or one exchange (RFC 9111 s.3.1)."""
+    dropped = HOP_BY_HOP | ONE_EXCHANGE | names_listed(values(head.headers, b"connection"))
+    kept = [pair for pair in head.headers if pair[0].lower() not in dropped]
+    return head if len(kept) == len(head.headers) else Head(head.status, kept)
+
+
+def _route(scope: MutableMapping[str, Any]) -> str | None:
+    """The route's template (http.route), where the framework leaves it in the scope."""
+    route = scope.get("route")
+    for name in ("path_format", "path"):
+        template = getattr(route, name, None)
+        if isinstance(template, str) and template:
+            return template
+    template = scope.get("path_template")
+    return template if isinstance(template, str) and template else None

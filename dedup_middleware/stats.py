@@ -1,0 +1,86 @@
+"""Statistics: what happened so far, as one frozen value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .core.status import OUTCOMES, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .stores import Store
+    from .telemetry import CountKey
+
+
+class RuleStats(msgspec.Struct, frozen=True):
+    """One rule's requests by outcome, its hit rate (0 to 1) and the seconds of forwards that did not run."""
+
+    requests: dict[str, int]
+    hit_rate: float
+    saved: float
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What happened since the start, and what is held now.
+
+    `duplicates` are the requests answered without a forward of their own; `hit_rate` is their share (0 to 1) of all
+    requests that were not bypassed; `bytes` and `responses` are what the store holds, `flights` those under way.
+    """
+
+    flights: int
+    requests: dict[str, int]
+    duplicates: int
+    stored: int
+    evicted: int
+    expired: int
+    invalidated: int
+    bytes: int
+    responses: int
+    hit_rate: float
+    saved: float
+    rules: dict[str, RuleStats]
+
+
+def make_stats(
+    counts: Mapping[CountKey, int], saved: Mapping[tuple[Outcome, str], float], flights: int, store: Store
+) -> Stats:
+    """Sum up the counts."""
+    by_rule: dict[str, dict[str, int]] = {}
+    for (outcome, _, label, _), number in list(counts.items()):
+        requests = by_rule.setdefault(label, dict.fromkeys(OUTCOMES, 0))
+        requests[outcome] += number
+    total: dict[str, int] = {
+        outcome: sum(requests[outcome] for requests in by_rule.values()) for outcome in OUTCOMES
+    }
+    seconds: dict[str, float] = {}
+    for (_, label), value in list(saved.items()):
+        seconds[label] = seconds.get(label, 0.0) + value
+    return Stats(
+        flights=flights,
+        requests=total,
+        duplicates=_answered(total),
+        stored=store.stored,
+        evicted=store.evicted,
+        expired=store.expired,
+        invalidated=store.invalidated,
+        bytes=store.size,
+        responses=store.responses,
+        hit_rate=_hit_rate(total),
+        saved=sum(seconds.values()),
+        rules={
+            label: RuleStats(requests, _hit_rate(requests), seconds.get(label, 0.0))
+            for label, requests in by_rule.items()
+        },
+    )
+
+
+def _answered(requests: Mapping[str, int]) -> int:
+    return requests["hit"] + requests["collapsed"]
+
+
+def _hit_rate(requests: Mapping[str, int]) -> float:
+    considered = _answered(requests) + requests["forwarded"]
+    return _answered(requests) / considered if considered else 0.0

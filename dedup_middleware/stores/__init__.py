@@ -1,0 +1,49 @@
+"""Stores: where responses live between the request that caused them and those that they will answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..core.http import Stored
+
+
+class Store(Protocol):
+    """What the engine asks of a store; times are seconds of the engine's clock.
+
+    After `invalidate` returns, nothing that depends on one of the names is served. Every method may be called from
+    any thread.
+    """
+
+    stored: int
+    evicted: int
+    expired: int
+    invalidated: int
+
+    @property
+    def size(self) -> int:
+        """What the stored responses are charged for."""
+
+    @property
+    def responses(self) -> int:
+        """How many there are."""
+
+    def get(self, partition: int, key: bytes, now: float) -> Stored | None:
+        """The response under this key if it is fresh."""
+
+    def put(self, partition: int, key: bytes, stored: Stored, now: float) -> bool:
+        """Store a response, unless a newer one is there or it is too large; whether it was stored."""
+
+    def discard(self, partition: int, key: bytes, stored: Stored) -> None:
+        """Take back this very response."""
+
+    def invalidate(self, names: Iterable[str]) -> int:
+        """Drop all responses that depend on one of the names; how many there were."""
+
+    def clear(self) -> int:
+        """Drop everything; how many there were."""
+
+    def sweep(self, now: float) -> None:
+        """Free what has expired."""

@@ -1,0 +1,186 @@
+"""The memory store: responses of one process, bounded in bytes, least recently used first to go.
+
+Law: what is counted is what is held; every way out (expiry, eviction, invalidation, replacement) goes through one door.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from cachetools import Cache, LRUCache
+
+from ..core.http import Stored
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable, Mapping
+
+DEFAULT_BYTES: Final = 64 * 1024 * 1024
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What one rule may hold: responses, and bytes."""
+
+    max_responses: int
+    max_bytes: int
+
+
+class _Partition(LRUCache[bytes, Stored]):
+    """One rule's responses, in the order of their use."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(bounds.max_bytes, getsizeof=_size)
+        self.max_responses = bounds.max_responses
+
+    def peek(self, key: bytes) -> Stored | None:
+        """What stands under the key, without counting as a use."""
+        return Cache.__getitem__(self, key) if key in self else None
+
+
+def _size(stored: Stored) -> int:
+    return stored.size
+
+
+class MemoryStore:
+    """Responses by rule and key, with an index of the names they depend on and a heap of when they expire."""
+
+    def __init__(self, bounds: Mapping[int, Bounds], max_bytes: int, lock: threading.RLock) -> None:
+        self._bounds = bounds
+        self._max_bytes = max_bytes
+        self._lock = lock
+        self._partitions: dict[int, _Partition] = {}
+        self._by_name: dict[str, set[tuple[int, bytes]]] = {}
+        self._expiries: list[tuple[float, int, int, bytes, int]] = []
+        self._order = count()
+        self._bytes = 0
+        self._responses = 0
+        self.stored = self.evicted = self.expired = self.invalidated = 0
+
+    @property
+    def size(self) -> int:
+        """What the stored responses are charged for."""
+        return self._bytes
+
+    @property
+    def responses(self) -> int:
+        """How many there are."""
+        return self._responses
+
+    def get(self, partition: int, key: bytes, now: float) -> Stored | None:
+        """The response under this key if it is fresh."""
+        with self._lock:
+            try:
+                stored = self._partitions[partition][key]
+            except KeyError:
+                return None
+            if now >= stored.expires:
+                self._drop(partition, key)
+                self.expired += 1
+                return None
+            return stored
+
+    def put(self, partition: int, key: bytes, stored: Stored, now: float) -> bool:
+        """Store a response, unless a newer one is there or it is too large; whether it was stored."""
+        with self._lock:
+            responses = self._partitions.get(partition)
+            if responses is None:
+                responses = self._partitions[partition] = _Partition(self._bounds[partition])
+            if stored.size > min(responses.maxsize, self._max_bytes) or now >= stored.expires:
+                return False
+            there = responses.peek(key)
+            if there is not None:
+                if there.generation > stored.generation:
+                    return False
+                self._drop(partition, key)
+            while (
+                len(responses) >= responses.max_responses
+                or responses.currsize + stored.size > responses.maxsize
+            ):
+                self._evict(partition)
+            while self._bytes + stored.size > self._max_bytes:
+                # The rule that holds most gives way, so that a busy one cannot push out all others.
+                self._evict(max(self._partitions, key=lambda index: self._partitions[index].currsize))
+            responses[key] = stored
+            self._bytes += stored.size
+            self._responses += 1
+            self.stored += 1
+            for name in stored.names:
+                self._by_name.setdefault(name, set()).add((partition, key))
+            # Not the response itself: the heap must not keep alive what was evicted.
+            heapq.heappush(
+                self._expiries, (stored.expires, next(self._order), partition, key, stored.generation)
+            )
+            if len(self._expiries) > 2 * self._responses + 64:
+                self._rebuild_expiries()
+            return True
+
+    def discard(self, partition: int, key: bytes, stored: Stored) -> None:
+        """Take back this very response."""
+        with self._lock:
+            if self._peek(partition, key) is stored:
+                self._drop(partition, key)
+
+    def invalidate(self, names: Iterable[str]) -> int:
+        """Drop all responses that depend on one of the names; how many there were."""
+        dropped = 0
+        with self._lock:
+            for name in names:
+                for partition, key in list(self._by_name.get(name, ())):
+                    self._drop(partition, key)
+                    dropped += 1
+            self.invalidated += dropped
+        return dropped
+
+    def clear(self) -> int:
+        """Drop everything; how many there were."""
+        with self._lock:
+            dropped = self._responses
+            self._partitions.clear()
+            self._by_name.clear()
+            self._expiries.clear()
+            self._bytes = self._responses = 0
+            self.invalidated += dropped
+        return dropped
+
+    def sweep(self, now: float) -> None:
+        """Free what has expired."""
+        with self._lock:
+            while self._expiries and self._expiries[0][0] <= now:
+                expires, _, partition, key, generation = heapq.heappop(self._expiries)
+                if self._is_there(expires, partition, key, generation):
+                    self._drop(partition, key)
+                    self.expired += 1
+
+    def _evict(self, partition: int) -> None:
+        responses = self._partitions[partition]
+        key, stored = responses.popitem()
+        self._forget(partition, key, stored)
+        self.evicted += 1
+
+    def _drop(self, partition: int, key: bytes) -> None:
+        self._forget(partition, key, self._partitions[partition].pop(key))
+
+    def _forget(self, partition: int, key: bytes, stored: Stored) -> None:
+        """The one door out: bytes, count and index follow the responses."""
+        self._bytes -= stored.size
+        self._responses -= 1
+        for name in stored.names:
+            keys = self._by_name[name]
+            keys.discard((partition, key))
+            if not keys:
+                del self._by_name[name]
+
+    def _rebuild_expiries(self) -> None:
+        self._expiries = [item for item in self._expiries if self._is_there(item[0], *item[2:])]
+        heapq.heapify(self._expiries)
+
+    def _is_there(self, expires: float, partition: int, key: bytes, generation: int) -> bool:
+        stored = self._peek(partition, key)
+        return stored is not None and stored.generation == generation and stored.expires == expires
+
+    def _peek(self, partition: int, key: bytes) -> Stored | None:
+        responses = self._partitions.get(partition)
+        return None if responses is None else responses.peek(key)
