@@ -11,7 +11,7 @@ import inspect
 import sys
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -23,10 +23,12 @@ from .flight import Flight, FlightAbandonedError, Limits
 from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Awaitable, Callable, Iterable
 
     from .core.status import Outcome, Reason
-    from .dedup import Dedup
+    from .flight import FlightTable
+    from .stores import Store
 
 T = TypeVar("T")
 
@@ -37,10 +39,30 @@ inside: ContextVar[Flight | None] = ContextVar("dedup_inside", default=None)
 """The flight whose work runs here: of a request or of a function."""
 
 
+class Engine(Protocol):
+    """What calls need of the engine."""
+
+    lock: threading.RLock
+    store: Store
+    flights: FlightTable
+    telemetry: Telemetry
+    clock: Callable[[], float]
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is shared."""
+
+    def digest(self, data: bytes) -> bytes:
+        """The engine's keyed digest."""
+
+    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that what expires is freed."""
+
+
 class Calls:
     """The engine's way to share functions."""
 
-    def __init__(self, dedup: Dedup) -> None:
+    def __init__(self, dedup: Engine) -> None:
         self._dedup = dedup
         self._labels: set[str] = set()
 
@@ -88,7 +110,7 @@ class _Call:
 
     def __init__(
         self,
-        dedup: Dedup,
+        dedup: Engine,
         key: bytes,
         fn: Callable[[], Awaitable[Any]],
         rule: Rule,

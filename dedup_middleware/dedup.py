@@ -26,7 +26,7 @@ from .core.rules import Rule
 from .flight import FlightTable
 from .stats import Stats, make_stats
 from .stores.memory import Bounds, MemoryStore
-from .telemetry import Gauges, Telemetry
+from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from .core.http import Scope
+    from .stores import Store
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Dedup:
             )
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
-        self.clock = clock
+        self.clock: Callable[[], float] = clock
         self.lock = threading.RLock()
         self._hash = Hasher(_secret(secret))
         self._max_bytes = config.memory_bytes(store)
@@ -117,7 +118,7 @@ class Dedup:
             for ordinal, rule in enumerate(self.book.rules)
         }
         bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
-        self.store = MemoryStore(bounds, self._max_bytes, self.lock)
+        self.store: Store = MemoryStore(bounds, self._max_bytes, self.lock)
         self.plans.clear()
 
     def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
@@ -299,7 +300,7 @@ class Dedup:
 
     def _forked(self) -> None:
         self.lock = threading.RLock()
-        self.flights.lock = self.store._lock = self.lock  # noqa: SLF001 - a lock held by the parent's thread stays held
+        self.flights.lock = self.store.lock = self.lock  # what the parent's threads held stays held
         self.flights.reset()
         self._sweeper = None
 

@@ -16,10 +16,9 @@ from .core.errors import ForwardFailed
 from .core.http import Head, Headers, StoredResponse, first
 from .flight import Flight, FlightAbandonedError, Limits, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled, forward_name
-from .telemetry import Attributes, Telemetry, log, span_name
+from .telemetry import Attributes, Span, Telemetry, log, span_name
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .core.status import Outcome, Reason

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("dedup_middleware")
 log.addHandler(logging.NullHandler())
 
+__all__ = [
+    "Attributes",
+    "Gauges",
+    "MeterProvider",
+    "Span",
+    "Telemetry",
+    "Trace",
+    "TracerProvider",
+    "log",
+    "span_name",
+]
+
 SCOPE_NAME: Final = "dedup_middleware"
 Attributes = dict[str, str | int | float]
 CountKey = tuple[Outcome, Reason, str, str]

@@ -26,10 +26,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = {
     "core": 0,
     "alerts": 1,
+    "calls": 1,
     "config": 1,
     "events": 1,
     "flight": 1,
+    "marks": 1,
     "records": 1,
+    "stats": 1,
     "stores": 1,
     "telemetry": 1,
     "dedup": 2,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import threading
+from collections.abc import Iterable
 
     from ..core.http import Stored
 
@@ -17,6 +18,7 @@ class Store(Protocol):
     any thread.
     """
 
+    lock: threading.RLock
     stored: int
     evicted: int
     expired: int

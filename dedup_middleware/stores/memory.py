@@ -50,7 +50,7 @@ class MemoryStore:
     def __init__(self, bounds: Mapping[int, Bounds], max_bytes: int, lock: threading.RLock) -> None:
         self._bounds = bounds
         self._max_bytes = max_bytes
-        self._lock = lock
+        self.lock = lock
         self._partitions: dict[int, _Partition] = {}
         self._by_name: dict[str, set[tuple[int, bytes]]] = {}
         self._expiries: list[tuple[float, int, int, bytes, int]] = []
@@ -71,7 +71,7 @@ class MemoryStore:
 
     def get(self, partition: int, key: bytes, now: float) -> Stored | None:
         """The response under this key if it is fresh."""
-        with self._lock:
+        with self.lock:
             try:
                 stored = self._partitions[partition][key]
             except KeyError:
@@ -84,7 +84,7 @@ class MemoryStore:
 
     def put(self, partition: int, key: bytes, stored: Stored, now: float) -> bool:
         """Store a response, unless a newer one is there or it is too large; whether it was stored."""
-        with self._lock:
+        with self.lock:
             responses = self._partitions.get(partition)
             if responses is None:
                 responses = self._partitions[partition] = _Partition(self._bounds[partition])
@@ -119,14 +119,14 @@ class MemoryStore:
 
     def discard(self, partition: int, key: bytes, stored: Stored) -> None:
         """Take back this very response."""
-        with self._lock:
+        with self.lock:
             if self._peek(partition, key) is stored:
                 self._drop(partition, key)
 
     def invalidate(self, names: Iterable[str]) -> int:
         """Drop all responses that depend on one of the names; how many there were."""
         dropped = 0
-        with self._lock:
+        with self.lock:
             for name in names:
                 for partition, key in list(self._by_name.get(name, ())):
                     self._drop(partition, key)
@@ -136,7 +136,7 @@ class MemoryStore:
 
     def clear(self) -> int:
         """Drop everything; how many there were."""
-        with self._lock:
+        with self.lock:
             dropped = self._responses
             self._partitions.clear()
             self._by_name.clear()
@@ -147,7 +147,7 @@ class MemoryStore:
 
     def sweep(self, now: float) -> None:
         """Free what has expired."""
-        with self._lock:
+        with self.lock:
             while self._expiries and self._expiries[0][0] <= now:
                 expires, _, partition, key, generation = heapq.heappop(self._expiries)
                 if self._is_there(expires, partition, key, generation):
