@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import threading
-from collections.abc import Iterable
+        import threading
+    from collections.abc import Iterable
 
     from ..core.http import Stored
 
