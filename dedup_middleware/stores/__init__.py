@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-        import threading
+    import threading
     from collections.abc import Iterable
 
     from ..core.http import Stored
