@@ -31,9 +31,6 @@ from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
-
     from .core.http import Scope
     from .stores import Store
 
@@ -100,7 +97,7 @@ class Dedup:
         gauges = Gauges(
             lambda: len(self.flights.under_way), lambda: self.store.size, lambda: self.store.evicted
         )
-        self.telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
+        self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
         self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._enabled = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
