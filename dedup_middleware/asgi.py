@@ -15,7 +15,8 @@ from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.rules import check_fields
 from .dedup import Dedup
-from .exchange import Exchange, serve
+from .exchange import Exchange
+from .hit import serve
 from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class DedupMiddleware:
                 body = plan.fingerprints.body_part(scope, raw or b"", dedup.bodies)
         now = dedup.clock()
         started_ns = time.time_ns() if dedup.telemetry.tracer(now) is not None else 0
-        key = plan.fingerprints.key(scope, "GET" if plan.head_from_get else method, body)
+        key = plan.fingerprints.key_below(plan.lookup, scope, body)
         if type(key) is bytes:
             found = key
             if dedup.variants.young and (names := dedup.variants.get(key)):
@@ -107,8 +108,8 @@ class DedupMiddleware:
             if stored is not None:
                 await serve(dedup, plan, scope, send, cast("StoredResponse", stored), now, started_ns, found)
                 return
-            if plan.head_from_get:
-                key = plan.fingerprints.key(scope, method, body)
+            if plan.lookup is not plan.prefix:
+                key = plan.fingerprints.key_below(plan.prefix, scope, body)
         if type(key) is not bytes:
             await self._bypass(plan, cast("Reason", key), scope, _again(raw, receive), send)
             return

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from .core.status import Outcome, Reason
-    from .flight import FlightTable
+    from .flights import FlightTable
     from .stores import Store
 
 T = TypeVar("T")

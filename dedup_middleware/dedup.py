@@ -23,7 +23,7 @@ from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
 from .core.memo import Memo
 from .core.rules import Rule
-from .flight import FlightTable
+from .flights import FlightTable
 from .stats import Stats, make_stats
 from .stores.memory import Bounds, MemoryStore
 from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider

@@ -16,21 +16,17 @@ from .core.errors import ForwardFailed
 from .core.http import Head, Headers, StoredResponse, first
 from .flight import Flight, FlightAbandonedError, Limits, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled, forward_name
+from .hit import NOT_IN_304, serve
 from .telemetry import Attributes, Span, Telemetry, log, span_name
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from .core.status import Outcome, Reason
     from .dedup import Dedup
 
 MAX_TURNS: Final = 4
 """How often a request joins, regroups or rejoins before it goes alone."""
-
-_NOT_IN_304: Final = frozenset(
-    b"content-length content-encoding content-type content-language content-range last-modified "
-    b"transfer-encoding".split()
-)
 
 
 class Exchange:
@@ -277,7 +273,7 @@ class Exchange:
             first(head.headers, b"last-modified"),
         ):
             self.status = 304
-            headers = [pair for pair in headers if pair[0].lower() not in _NOT_IN_304]
+            headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
         self.sent_head = True
         await self.send({"type": "http.response.start", "status": self.status, "headers": headers})
         if self.status == 304 != head.status:
@@ -291,12 +287,12 @@ class Exchange:
             chunk = await waiter.next()
             if chunk is None:
                 return
-            last = flight.complete and waiter.position + 1 == flight.base + len(flight.chunks)
+            last = flight.complete and waiter.position + 1 == flight.body.end
             if settled is not None and last and settled.mangled:
                 raise FlightAbandonedError
             if not answered:
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": not last})
-            waiter.took()
+            flight.body.advance(waiter)
             if last:
                 return
 
@@ -355,59 +351,3 @@ class Exchange:
             return
         link = trace.context if trace is not None else None
         Telemetry.request_span(self.tracer, name, self.started_ns, attributes, link, head_ns, error)
-
-
-async def serve(
-    dedup: Dedup,
-    plan: Consider,
-    scope: Scope,
-    send: Send,
-    stored: StoredResponse,
-    now: float,
-    started_ns: int,
-    key: bytes,
-) -> None:
-    """Answer from the store: the whole of what a hit does."""
-    head = stored.head
-    method: str = scope["method"]
-    status = head.status
-    reason: Reason = "fresh"
-    age = b"%d" % (stored.initial_age + int(now - stored.stored_at))
-    headers = [
-        *head.headers,
-        (b"age", age),
-        (b"cache-status", b"dedup; hit; ttl=%d" % (stored.expires - now)),
-    ]
-    body = stored.body
-    if method == "HEAD":
-        body = b""
-    if (stored.etag is not None or stored.last_modified is not None) and not_modified(
-        method, status, scope["headers"], stored.etag, stored.last_modified
-    ):
-        status, reason, body = 304, "not-modified", b""
-        headers = [pair for pair in headers if pair[0].lower() not in _NOT_IN_304]
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-    telemetry = dedup.telemetry
-    telemetry.count("hit", reason, plan.label, method, stored.seconds)
-    tracer = telemetry.tracer(now)
-    if tracer is not None:
-        attributes: Attributes = {
-            "dedup.outcome": "hit",
-            "dedup.reason": reason,
-            "dedup.rule": plan.label,
-            "dedup.key": key.hex(),
-            "dedup.saved": round(stored.seconds, 6),
-            "dedup.age": round(now - stored.stored_at, 6),
-            "http.request.method": method,
-            "http.response.status_code": status,
-        }
-        if stored.route is not None:
-            attributes["http.route"] = stored.route
-        if stored.flight is not None:
-            attributes["dedup.flight"] = stored.flight
-        name = span_name("hit", stored.route, plan.label, method)
-        Telemetry.request_span(tracer, name, started_ns, attributes, stored.link)
-    if log.isEnabledFor(10):
-        log.debug("hit", extra={"dedup_rule": plan.label})

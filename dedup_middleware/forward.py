@@ -16,6 +16,7 @@ from .core.decide import Consider, Keep, Pass, Settlement, settle
 from .core.fields import is_etag, names_listed, seconds
 from .core.http import Head, Headers, StoredResponse, first, response_size, values
 from .core.names import HOP_BY_HOP, ONE_EXCHANGE
+from .core.sight import one_identity, visible
 from .core.status import Reason
 from .telemetry import Attributes, Telemetry, log
 
@@ -78,10 +79,8 @@ class Forward:
         self._shown = shown
         self._body: bytes | None = body
         self._method: str = leader_scope["method"]
-        self._scope = plan.fingerprints.visible(leader_scope, shown)
+        self._scope = visible(plan.fingerprints.reading, leader_scope, shown)
         self._given = dict(self._scope)
-        if plan.rule.stores:
-            self._scope["headers"] = _without_validators(self._scope["headers"])
         self._session = _session_content(leader_scope)
         self._length: int | None = None
         self._settled: Settled | None = None
@@ -133,7 +132,7 @@ class Forward:
             last = not message.get("more_body", False)
             chunk = chunk if type(chunk) is bytes else bytes(chunk)
             if last:
-                if self._length is not None and flight.total + len(chunk) != self._length:
+                if self._length is not None and flight.body.total + len(chunk) != self._length:
                     self._settled.mangled = True
                 await flight.write(chunk, last=True)
                 self._landed()
@@ -154,7 +153,7 @@ class Forward:
         head = Head(message["status"], headers)
         reader = plan.fingerprints
         settlement = settle(
-            plan.rule, self._method, head, one_identity=reader.one_identity(self._leader_scope)
+            plan.rule, self._method, head, one_identity=one_identity(reader.reading, self._leader_scope)
         )
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
@@ -191,9 +190,9 @@ class Forward:
 
     def _landed(self) -> None:
         settled = self._settled_now()
-        if self._flight.total <= self._flight.limits.max_bytes:
+        if self._flight.body.total <= self._flight.body.limit:
             self._dedup.outgrown.discard(cast("bytes", self._flight.key))
-        if isinstance(settled.settlement, Keep) and self._flight.keeping and not settled.mangled:
+        if isinstance(settled.settlement, Keep) and self._flight.body.keeping and not settled.mangled:
             self._timer = self._flight.loop.call_later(BACKGROUND, self._store_early)
         else:
             self._flight.close()
@@ -210,13 +209,13 @@ class Forward:
             settled is None
             or self._stored is not None
             or not isinstance(settled.settlement, Keep)
-            or not flight.keeping
+            or not flight.body.keeping
             or settled.mangled
             or _session_content(self._leader_scope) != self._session
         ):
             return
         head = settled.shared
-        body = flight.chunks[0] if len(flight.chunks) == 1 else b"".join(flight.chunks)
+        body = flight.body.whole()
         started = flight.head_at or flight.opened_at
         names = (*flight.stored_names,)
         etag = first(head.headers, b"etag")
@@ -272,10 +271,6 @@ class Forward:
 def forward_name(route: str | None, label: str, method: str) -> str:
     """`forward {route}`."""
     return f"forward {route or (label if label != 'default' else method)}"
-
-
-def _without_validators(headers: Headers) -> Headers:
-    return [pair for pair in headers if pair[0].lower() not in (b"if-none-match", b"if-modified-since")]
 
 
 def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:

@@ -29,7 +29,9 @@ FLOORS = {
     "calls": 1,
     "config": 1,
     "events": 1,
+    "body": 1,
     "flight": 1,
+    "flights": 1,
     "marks": 1,
     "records": 1,
     "stats": 1,
@@ -40,6 +42,7 @@ FLOORS = {
     "asgi": 3,
     "exchange": 3,
     "forward": 3,
+    "hit": 3,
     "__main__": 3,
 }
 

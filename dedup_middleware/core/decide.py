@@ -46,15 +46,19 @@ class Bypass(msgspec.Struct, frozen=True):
 
 
 class Consider(msgspec.Struct, frozen=True):
-    """The request may be shared under a rule; `tags` are those of the rule, filled from the path."""
+    """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
+
+    `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
+    """
 
     rule: Rule
     label: str
     ordinal: int
     fingerprints: Fingerprinter
     tags: tuple[str, ...]
+    prefix: bytes
+    lookup: bytes
     collapses: bool
-    head_from_get: bool
 
 
 Plan = Bypass | Consider
@@ -100,14 +104,22 @@ class RuleBook:
         raw_path = scope.get("raw_path")
         if ambiguous(path, raw_path) or (below and not below.startswith("/")):
             return Bypass("target", label)
+        reader = self._readers[ordinal]
+        head_from_get = method == "HEAD" and rule.stores and "GET" in (rule.methods or ())
+        try:
+            prefix = reader.prefix(scope, method)
+            lookup = reader.prefix(scope, "GET") if head_from_get else prefix
+        except ValueError:
+            return Bypass("unencodable", label)
         return Consider(
             rule,
             label,
             ordinal,
-            self._readers[ordinal],
+            reader,
             tag_names(rule.tags, parameters),
+            prefix,
+            lookup,
             collapses=rule.collapse if rule.collapse is not None else True,
-            head_from_get=method == "HEAD" and rule.stores and "GET" in (rule.methods or ()),
         )
 
 

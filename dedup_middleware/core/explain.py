@@ -12,9 +12,10 @@ import msgspec
 
 from . import canonical
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
-from .fingerprint import Fingerprinter, Part
 from .memo import Memo
 from .names import is_credential, is_secret
+from .reading import Part, Reading
+from .sight import fate, visible
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -55,6 +56,7 @@ def explain(book: RuleBook, scope: MutableMapping[str, Any], body: bytes) -> Exp
     if isinstance(plan, Bypass):
         return _bypassed(plan.label, plan.reason, scope)
     reader = plan.fingerprints
+    reading = reader.reading
     if ambiguous_query(scope["query_string"]):
         return _bypassed(plan.label, "target", scope)
     if len(body) > plan.rule.max_request_body:
@@ -66,7 +68,7 @@ def explain(book: RuleBook, scope: MutableMapping[str, Any], body: bytes) -> Exp
     key = reader.key(scope, scope["method"], part)
     if isinstance(key, str):
         return _bypassed(plan.label, key, scope)
-    keyed, left_out = _parts(reader, plan, scope, body, part)
+    keyed, left_out = _parts(reader.reading, plan, scope, body, part)
     return Explanation(
         plan.label,
         "consider",
@@ -74,7 +76,7 @@ def explain(book: RuleBook, scope: MutableMapping[str, Any], body: bytes) -> Exp
         key.hex(),
         keyed,
         left_out,
-        _shown(reader.visible(scope)["headers"]),
+        _shown(visible(reading, scope)["headers"]),
         tuple(name.removeprefix("tag:") for name in plan.tags),
         float(plan.rule.ttl),
         plan.collapses,
@@ -88,34 +90,34 @@ def _bypassed(label: str, reason: str, scope: MutableMapping[str, Any]) -> Expla
 
 
 def _parts(
-    reader: Fingerprinter, plan: Consider, scope: MutableMapping[str, Any], body: bytes, part: bytes | None
+    reading: Reading, plan: Consider, scope: MutableMapping[str, Any], body: bytes, part: bytes | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     keyed: dict[str, str] = {
         name: str(scope.get(name))
         for name in ("method", "scheme", "http_version", "server", "root_path", "path")
     }
-    keyed["query"], ignored = _query(reader, scope["query_string"])
+    keyed["query"], ignored = _query(reading, scope["query_string"])
     left_out = {f"query:{name}": _WHY[Part.VISIBLE] for name in ignored}
     headers: Headers = scope["headers"]
-    visible = {name.lower() for name, _ in reader.visible(scope)["headers"]}
+    seen = {name.lower() for name, _ in visible(reading, scope)["headers"]}
     for name, value in headers:
         field = name.lower()
-        fate = reader.fate(scope, field, value)
+        what = fate(reading, scope, field, value)
         text = field.decode("latin-1")
-        if fate is Part.KEYED or (fate is Part.COOKIE and field in visible):
+        if what is Part.KEYED or (what is Part.COOKIE and field in seen):
             keyed[f"header:{text}"] = _masked(text, value.decode("latin-1"))
-        elif fate is Part.COOKIE:
+        elif what is Part.COOKIE:
             left_out[f"header:{text}"] = _WHY[Part.HIDDEN]
         else:
-            left_out[f"header:{text}"] = _WHY[fate]
+            left_out[f"header:{text}"] = _WHY[what]
     client = scope.get("client")
     if client:
-        (keyed if reader.keys_client else left_out)["client"] = (
-            MASK if reader.keys_client else "not in the rule's identity: hidden from the app"
+        (keyed if reading.keys_client else left_out)["client"] = (
+            MASK if reading.keys_client else "not in the rule's identity: hidden from the app"
         )
     for own in ("user", "auth", "session"):
         if scope.get(own):
-            counts = reader.counts(own)
+            counts = reading.counts(own)
             (keyed if counts else left_out)[own] = (
                 MASK if counts else "not in the rule's identity: hidden from the app"
             )
@@ -123,7 +125,7 @@ def _parts(
         keyed["body"] = (
             f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
         )
-        left_out |= {f"body:{name}": _WHY[Part.VISIBLE] for name in reader.ignored_body}
+        left_out |= {f"body:{name}": _WHY[Part.VISIBLE] for name in reading.ignored_body}
     if plan.rule.identity not in ("separate", "credentials", "shared") and not isinstance(
         plan.rule.identity, tuple
     ):
@@ -131,13 +133,13 @@ def _parts(
     return keyed, left_out
 
 
-def _query(reader: Fingerprinter, query: bytes) -> tuple[str, list[str]]:
+def _query(reading: Reading, query: bytes) -> tuple[str, list[str]]:
     shown: list[str] = []
     ignored: list[str] = []
     for pair in query.decode("latin-1").split("&") if query else ():
         name, equals, value = pair.partition("=")
         plain = unquote_plus(name)
-        if canonical.is_ignored(plain, reader.ignored_query):
+        if canonical.is_ignored(plain, reading.ignored_query):
             ignored.append(plain)
         else:
             shown.append(name + equals + (MASK if value and is_secret(plain) else value))

@@ -1,0 +1,85 @@
+"""What the app sees of a request: the scope of a flight.
+
+Law: only what is keyed, noise, what frames the body, and what the operator swore to; the rest is not there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .names import is_credential
+from .reading import SPECIAL, Part, Reading
+from .rules import ANONYMOUS
+
+if TYPE_CHECKING:
+    from .http import Headers, Scope
+
+
+def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
+    """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named."""
+    headers: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    names = tuple(name for name, _ in headers)
+    layout = reading.layouts.get(names) or reading.layout(names)
+    odd = reading.against_grammar(layout, [value for _, value in headers])
+    kept: Headers = []
+    for i, (name, value) in enumerate(headers):
+        part = layout.parts[i]
+        if layout.names[i] in shown or i in odd or part in (Part.KEYED, Part.NOISE, Part.VISIBLE):
+            kept.append((name, value))
+        elif part is Part.COOKIE:
+            cookies = reading.cookies([value])
+            kept += [(name, line) for line in cookies[1]] if cookies else []
+    flight = dict(scope)
+    flight["headers"] = kept
+    if scope.get("client"):
+        flight["client"] = (scope["client"][0], 0) if reading.shows_client else None
+    if reading.function is None:
+        for own in ("user", "auth", "session"):
+            if own in flight and not reading.counts(own):
+                del flight[own]
+    state = flight.get("state")
+    if type(state) is dict and any(reading.state_part(k, v) is Part.HIDDEN for k, v in state.items()):
+        flight["state"] = {k: v for k, v in state.items() if reading.state_part(k, v) is not Part.HIDDEN}
+    for key in reading.shapes.get(tuple(scope)) or reading.shape(tuple(scope)):
+        if key not in SPECIAL and reading.unknown_part(key) is Part.HIDDEN:
+            del flight[key]
+    if "extensions" in flight:
+        flight["extensions"] = _extensions(reading, flight["extensions"])
+    return flight
+
+
+def _extensions(reading: Reading, extensions: Any) -> dict[str, Any]:
+    """Only what every follower's server could replay, and the certificate where it counts."""
+    keep = {"http.response.early_hint"}
+    if reading.function is not None or reading.counts("certificate"):
+        keep.add("tls")
+    return {name: value for name, value in (extensions or {}).items() if name in keep}
+
+
+def one_identity(reading: Reading, scope: Scope) -> bool:
+    """Whether all who share this request's key are one caller (`private`, RFC 9111 s.5.2.2.7)."""
+    if reading.function is not None:
+        return reading.function(scope) is not ANONYMOUS
+    if reading.rule.identity == "separate":
+        return True
+    if reading.rule.identity == "shared":
+        return False
+    for name, value in scope["headers"]:
+        field = name.lower()
+        if field == b"cookie":
+            cookies = reading.cookies([value])
+            if cookies and cookies[0]:
+                return True
+        elif reading.part(field) is Part.KEYED and is_credential(field.decode("latin-1")):
+            return True
+    return any(reading.counts(name) and scope.get(name) for name in ("user", "session"))
+
+
+def fate(reading: Reading, scope: Scope, name: bytes, value: bytes) -> Part:
+    """What becomes of one header pair of this request."""
+    part = reading.part(name)
+    if part not in (Part.NOISE, Part.RELOAD):
+        return part
+    pairs = [pair for pair in scope["headers"] if pair[0].lower() == b"connection"]
+    layout = reading.layout((*(pair[0] for pair in pairs), name))
+    return Part.KEYED if reading.against_grammar(layout, [*(pair[1] for pair in pairs), value]) else part

@@ -1,0 +1,142 @@
+"""The table of flights: which a newcomer may join, and which depend on a name.
+
+Law: one synchronous step finds or opens; a flight is joined only in its own event loop, and leaves by identity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .flight import Flight, Key, Limits, Loop
+
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+    from collections.abc import Callable, Iterable
+
+JOIN_WINDOW: Final = 1.0
+"""Seconds after its head in which a flight still takes followers."""
+
+
+class FlightTable:
+    """The flights under way: those that newcomers may join by key, and all of them by the names they depend on.
+
+    One table serves every event loop; a flight is joined only in its own. The lock guards the dicts, no more.
+    """
+
+    def __init__(self, clock: Callable[[], float], lock: threading.RLock, max_flights: int) -> None:
+        self.clock = clock
+        self.lock = lock
+        self.max_flights = max_flights
+        self.opened = 0
+        self.under_way: set[Flight] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._listed: dict[tuple[Loop, Key], Flight] = {}
+        self._by_name: dict[str, set[Flight]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is under way, listed or named."""
+        return not (self.under_way or self._listed or self._by_name)
+
+    def find(self, loop: Loop, key: Key) -> Flight | None:
+        """The flight that a newcomer may join now, or None; one that is full or too far on leaves the table."""
+        flight = self._listed.get((loop, key))
+        if flight is None:
+            return None
+        late = (
+            flight.head_at is not None and not flight.complete and self.clock() - flight.head_at > JOIN_WINDOW
+        )
+        if late or flight.followers >= flight.limits.max_followers:
+            self.leave(flight)
+            return None
+        return flight
+
+    def open(
+        self,
+        loop: Loop,
+        key: Key,
+        limits: Limits,
+        names: Iterable[str],
+        *,
+        listed: bool,
+        runs_on: bool = False,
+    ) -> Flight | None:
+        """A new flight, or None where there are too many."""
+        with self.lock:
+            if len(self.under_way) >= self.max_flights:
+                self._drop_dead_loops()
+                if len(self.under_way) >= self.max_flights:
+                    return None
+            self.opened += 1
+            flight = Flight(self, loop, key, limits, names, runs_on=runs_on)
+            self.under_way.add(flight)
+            for name in flight.names:
+                self._by_name.setdefault(name, set()).add(flight)
+            if listed:
+                self._listed[loop, key] = flight
+                flight.listed = True
+            return flight
+
+    def move(self, flight: Flight, key: Key) -> None:
+        """The flight answers to another key from now on (its response names a Vary)."""
+        with self.lock:
+            if flight.listed:
+                self.leave(flight)
+                if (flight.loop, key) not in self._listed:
+                    self._listed[flight.loop, key] = flight
+                    flight.listed = True
+            flight.key = key
+
+    def add_name(self, flight: Flight, name: str) -> None:
+        """The flight depends on one more name."""
+        if name not in flight.names and not flight.returned:
+            with self.lock:
+                flight.names.add(name)
+                self._by_name.setdefault(name, set()).add(flight)
+
+    def leave(self, flight: Flight) -> None:
+        """Newcomers no longer find the flight: by identity, never by key alone."""
+        with self.lock:
+            if flight.listed:
+                flight.listed = False
+                if self._listed.get((flight.loop, flight.key)) is flight:
+                    del self._listed[flight.loop, flight.key]
+
+    def forget(self, flight: Flight) -> None:
+        """The flight is over."""
+        with self.lock:
+            self.leave(flight)
+            self.under_way.discard(flight)
+            for name in flight.names:
+                flights = self._by_name.get(name)
+                if flights is not None:
+                    flights.discard(flight)
+                    if not flights:
+                        del self._by_name[name]
+
+    def invalidate(self, names: Iterable[str]) -> int:
+        """Close every flight that depends on one of the names; its result is not stored. How many there were."""
+        closed = 0
+        with self.lock:
+            for name in names:
+                for flight in self._by_name.get(name, ()):
+                    closed += flight.current
+                    flight.current = False
+                    self.leave(flight)
+        return closed
+
+    def invalidate_all(self) -> None:
+        """Close every flight; no result is stored."""
+        with self.lock:
+            for flight in list(self.under_way):
+                flight.current = False
+                self.leave(flight)
+
+    def reset(self) -> None:
+        """Forget everything: after a fork, the flights are the parent's."""
+        self.under_way, self.tasks, self._listed, self._by_name = set(), set(), {}, {}
+
+    def _drop_dead_loops(self) -> None:
+        for flight in [flight for flight in self.under_way if flight.loop.is_closed()]:
+            self.forget(flight)
