@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
 from .core.decide import Bypass, Consider, ambiguous_query
@@ -16,7 +16,7 @@ from .core.errors import ConfigurationError
 from .core.rules import check_fields
 from .dedup import Dedup
 from .exchange import Exchange
-from .hit import serve
+from .hit import answer, tell
 from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .core.http import StoredResponse
     from .core.status import Reason
 
-_BODILESS: Final = frozenset({"GET", "HEAD"})
 _HTTP_1: Final = frozenset({"1.0", "1.1"})
 
 
@@ -72,53 +71,66 @@ class DedupMiddleware:
         if not self._ready:
             self._prepare(scope)
         dedup = self.dedup
-        if not dedup.enabled:
+        if not dedup.on:
             await self.app(scope, receive, send)
             return
-        plan = dedup.plan(scope)
-        if type(plan) is Bypass:
+        get = scope.get
+        plan = dedup.plans.young.get(
+            (scope["method"], scope["path"], get("raw_path"), get("root_path"))
+        ) or dedup.plan(scope)
+        if isinstance(plan, Bypass):
             await self._bypass(plan, plan.reason, scope, receive, send)
             return
-        await self._consider(cast("Consider", plan), scope, receive, send)
-
-    async def _consider(self, plan: Consider, scope: Scope, receive: Receive, send: Send) -> None:
-        dedup = self.dedup
-        method: str = scope["method"]
-        query: bytes = scope["query_string"]
+        query = scope["query_string"]
         if query and ambiguous_query(query):
             await self._bypass(plan, "target", scope, receive, send)
             return
         raw: bytes | None = None
         body: bytes | None = None
-        if method not in _BODILESS or scope["http_version"] not in _HTTP_1:
+        if plan.reads_body or scope["http_version"] not in _HTTP_1:
             messages, raw, doubt = await _read_body(scope, receive, plan.rule.max_request_body)
-            if doubt is not None or (method in _BODILESS and raw):
+            if doubt is None and raw is not None and plan.reads_body:
+                body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
+            elif doubt is not None or raw:
                 await self._bypass(plan, doubt or "request-body", scope, _replay(messages, receive), send)
                 return
-            if method not in _BODILESS:
-                body = plan.fingerprints.body_part(scope, raw or b"", dedup.bodies)
-        now = dedup.clock()
-        started_ns = time.time_ns() if dedup.telemetry.tracer(now) is not None else 0
         key = plan.fingerprints.key_below(plan.lookup, scope, body)
-        if type(key) is bytes:
-            found = key
-            if dedup.variants.young and (names := dedup.variants.get(key)):
-                found = plan.fingerprints.variant(key, names, scope["headers"])
-            stored = dedup.store.get(plan.ordinal, found, now)
-            if stored is not None:
-                await serve(dedup, plan, scope, send, cast("StoredResponse", stored), now, started_ns, found)
-                return
-            if plan.lookup is not plan.prefix:
-                key = plan.fingerprints.key_below(plan.prefix, scope, body)
-        if type(key) is not bytes:
-            await self._bypass(plan, cast("Reason", key), scope, _again(raw, receive), send)
+        if not isinstance(key, bytes):
+            await self._bypass(plan, key, scope, _again(raw, receive), send)
             return
+        if dedup.variants.young:
+            key = dedup.variant(plan, key, scope)
+        now = dedup.clock()
+        # A function's value never lies under a request's key.
+        stored: StoredResponse | None = dedup.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
+        if stored is not None:
+            start, content, reason = answer(scope, stored, now)
+            await send(start)
+            await send({"type": "http.response.body", "body": content, "more_body": False})
+            tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
+            return
+        await self._forward(plan, scope, receive, send, body, raw, now)
+
+    async def _forward(
+        self,
+        plan: Consider,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body: bytes | None,
+        raw: bytes | None,
+        now: float,
+    ) -> None:
+        """What no stored response answers: a flight."""
+        dedup = self.dedup
+        key = plan.fingerprints.key_below(plan.prefix, scope, body)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
             await self._bypass(plan, "event-loop", scope, _again(raw, receive), send)
             return
+        assert isinstance(key, bytes)  # noqa: S101 - a key was found for this scope just now
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
         if not await exchange.run():
             await self._bypass(plan, "too-many-flights", scope, _again(raw, receive), send)

@@ -5,9 +5,11 @@ Law: a file, a keyword and a mark say the same thing with the same names, and ar
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -15,9 +17,6 @@ import msgspec
 from .core.errors import ConfigurationError
 from .core.rules import NOT_YET, Rule, check_fields
 from .stores.memory import DEFAULT_BYTES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILE_FIELDS: Final = ("default", "enabled", "rule", "secret", "store")
 _ON: Final = frozenset({"", "1", "true", "on", "yes"})
@@ -27,16 +26,29 @@ _COMING_STORES: Final = frozenset({"redis", "rediss", "valkey", "unix", "file", 
 
 def memory_bytes(url: object) -> int:
     """The byte bound of a memory store's URL."""
-    parts = urlsplit(url) if isinstance(url, str) else None
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
     if parts is not None and parts.scheme in _COMING_STORES:
-        raise ConfigurationError("Dedup.store", url, f"{_STORES} ({parts.scheme}:// is {NOT_YET})")
+        raise ConfigurationError(
+            "Dedup.store", without_secrets(url), f"{_STORES} ({parts.scheme}:// is {NOT_YET})"
+        )
     if parts is None or parts.scheme != "memory" or parts.netloc or parts.path or parts.fragment:
-        raise ConfigurationError("Dedup.store", url, _STORES)
+        raise ConfigurationError("Dedup.store", without_secrets(url), _STORES)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     size = options.pop("max_bytes", str(DEFAULT_BYTES))
     if options or not re.fullmatch(r"[1-9][0-9]{0,17}", size):
         raise ConfigurationError("Dedup.store", url, _STORES)
     return int(size)
+
+
+def without_secrets(url: object) -> object:
+    """A URL as it may be shown: no user, no password, and no query but the memory store's own."""
+    if not isinstance(url, str):
+        return url
+    shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
+    return shown if shown.startswith("memory:") else re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
 
 
 def checked_rules(rules: object) -> tuple[Rule, ...]:
@@ -76,8 +88,11 @@ def enabled_by_environment(value: str | None) -> bool:
     return value is None or value.strip().lower() in _ON
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(file: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings of a TOML file, as keywords of `Dedup`."""
+    if not isinstance(file, (str, os.PathLike)):
+        raise ConfigurationError("Dedup.config", file, "the path of a TOML file")
+    path = Path(file)
     place = f"{path.name}: "
     try:
         table = msgspec.toml.decode(path.read_bytes())
@@ -88,7 +103,9 @@ def load(path: Path) -> dict[str, Any]:
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigurationError(str(path), str(error), "a TOML file") from None
     if "records" in table:
-        raise ConfigurationError(f"{place}records", table["records"], f"nothing yet; records are {NOT_YET}")
+        raise ConfigurationError(
+            f"{place}records", without_secrets(table["records"]), f"nothing yet; records are {NOT_YET}"
+        )
     check_fields(place, table, FILE_FIELDS)
     rules = table.pop("rule", [])
     if not isinstance(rules, list):

@@ -11,13 +11,12 @@ import secrets
 import threading
 import time
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import config
 from .calls import Calls, cached
 from .core.callers import caller_parts
-from .core.decide import Plan, RuleBook, target_name
+from .core.decide import Consider, Plan, RuleBook, target_name
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
@@ -75,7 +74,7 @@ class Dedup:
 
         if records is not None:
             raise ConfigurationError(
-                "Dedup.records", records, "nothing yet; records are not available in this version"
+                "Dedup.records", config.without_secrets(records), "nothing yet; records are not available in this version"
             )
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
@@ -99,14 +98,14 @@ class Dedup:
         )
         self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
         self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
-        self._enabled = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
+        self.on = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
         _after_fork(self)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], **overrides: Any) -> Dedup:
         """An engine as a TOML file describes it: the same fields as the keywords, rules as `[[rule]]` tables."""
-        return cls(**{**config.load(Path(path)), **overrides})
+        return cls(**{**config.load(path), **overrides})
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         self.book = RuleBook(rules, self._default, self._hash, self.own_states)
@@ -141,15 +140,15 @@ class Dedup:
     @property
     def enabled(self) -> bool:
         """Whether requests are deduplicated; False gives the bare app at once. Flights under way finish."""
-        return self._enabled
+        return self.on
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
         with self.lock:
-            if self._enabled != value:
+            if self.on != value:
                 # What was computed before the switch is served no more: changes went unseen in between.
                 self.clear()
-            self._enabled = value
+            self.on = value
 
     # -- what code may ask --------------------------------------------------------------------------------------
 
@@ -268,6 +267,11 @@ class Dedup:
             if len(scope["path"]) <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan
+
+    def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
+        """The key of the request's own variant, where a response's Vary told some apart under this key."""
+        names = self.variants.get(key)
+        return plan.fingerprints.variant(key, names, scope["headers"]) if names else key
 
     @staticmethod
     def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:

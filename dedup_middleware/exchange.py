@@ -16,7 +16,7 @@ from .core.errors import ForwardFailed
 from .core.http import Head, Headers, StoredResponse, first
 from .flight import Flight, FlightAbandonedError, Limits, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled, forward_name
-from .hit import NOT_IN_304, serve
+from .hit import NOT_IN_304, answer, tell
 from .telemetry import Attributes, Span, Telemetry, log, span_name
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Exchange:
                 key = self.plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
                 stored = dedup.store.get(self.plan.ordinal, key, now)
                 if stored is not None:
-                    await self._serve(cast("StoredResponse", stored), now)
+                    await self._serve(cast("StoredResponse", stored), now, key)
                     return True
                 alone = alone or self._marked(key, now)
                 flight = None if alone else dedup.flights.find(loop, key)
@@ -296,10 +296,12 @@ class Exchange:
             if last:
                 return
 
-    # -- the store ----------------------------------------------------------------------------------------------
-
-    async def _serve(self, stored: StoredResponse, now: float) -> None:
-        await serve(self.dedup, self.plan, self.scope, self.send, stored, now, self.started_ns, self.key)
+    async def _serve(self, stored: StoredResponse, now: float, key: bytes) -> None:
+        """What was stored while this request was on its way."""
+        start, content, reason = answer(self.scope, stored, now)
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": content, "more_body": False})
+        tell(self.dedup, self.plan, self.method, stored, now, key, start["status"], reason)
 
     # -- the outcome --------------------------------------------------------------------------------------------
 

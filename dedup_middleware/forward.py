@@ -219,6 +219,8 @@ class Forward:
         started = flight.head_at or flight.opened_at
         names = (*flight.stored_names,)
         etag = first(head.headers, b"etag")
+        etag = etag if etag is not None and is_etag(etag) else None
+        last_modified = first(head.headers, b"last-modified")
         trace = flight.trace
         stored = StoredResponse(
             head=Head(head.status, [pair for pair in head.headers if pair[0].lower() != b"age"]),
@@ -229,8 +231,9 @@ class Forward:
             generation=flight.generation,
             seconds=started - flight.opened_at if flight.returned else dedup.clock() - flight.opened_at,
             initial_age=seconds(next(iter(values(head.headers, b"age")), None)) or 0,
-            etag=etag if etag is not None and is_etag(etag) else None,
-            last_modified=first(head.headers, b"last-modified"),
+            etag=etag,
+            last_modified=last_modified,
+            validates=etag is not None or last_modified is not None,
             route=settled.route,
             flight=trace.flight if trace is not None else None,
             link=trace.context if trace is not None else None,

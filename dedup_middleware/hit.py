@@ -5,13 +5,15 @@ Law: what a hit does not need, a hit does not do: no task, no lock but the store
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from .core.decide import Consider, not_modified
 from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
-    from starlette.types import Message, Scope, Send
+    from starlette.types import Message, Scope
 
     from .core.http import StoredResponse
     from .core.status import Reason
@@ -24,38 +26,30 @@ NOT_IN_304: Final = frozenset(
 """Fields about the representation, which a 304 does not carry (RFC 9110 s.15.4.5)."""
 
 
-async def serve(
+def answer(scope: Scope, stored: StoredResponse, now: float) -> tuple[Message, bytes, Reason]:
+    """The start message, made fresh, the body, and whether it is a 304 (RFC 9111 s.4, s.4.3.2)."""
+    head = stored.head
+    headers = [*head.headers, *stored.tail(int(now - stored.stored_at))]
+    if stored.validates and not_modified(
+        scope["method"], head.status, scope["headers"], stored.etag, stored.last_modified
+    ):
+        kept = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
+        return {"type": "http.response.start", "status": 304, "headers": kept}, b"", "not-modified"
+    body = b"" if scope["method"] == "HEAD" else stored.body
+    return {"type": "http.response.start", "status": head.status, "headers": headers}, body, "fresh"
+
+
+def tell(
     dedup: Dedup,
     plan: Consider,
-    scope: Scope,
-    send: Send,
+    method: str,
     stored: StoredResponse,
     now: float,
-    started_ns: int,
     key: bytes,
+    status: int,
+    reason: Reason,
 ) -> None:
-    """Answer from the store: the whole of what a hit does."""
-    head = stored.head
-    method: str = scope["method"]
-    status = head.status
-    reason: Reason = "fresh"
-    age = b"%d" % (stored.initial_age + int(now - stored.stored_at))
-    headers = [
-        *head.headers,
-        (b"age", age),
-        (b"cache-status", b"dedup; hit; ttl=%d" % (stored.expires - now)),
-    ]
-    body = stored.body
-    if method == "HEAD":
-        body = b""
-    if (stored.etag is not None or stored.last_modified is not None) and not_modified(
-        method, status, scope["headers"], stored.etag, stored.last_modified
-    ):
-        status, reason, body = 304, "not-modified", b""
-        headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    """Count a hit, and trace it where a tracer records."""
     telemetry = dedup.telemetry
     telemetry.count("hit", reason, plan.label, method, stored.seconds)
     tracer = telemetry.tracer(now)
@@ -74,7 +68,8 @@ async def serve(
             attributes["http.route"] = stored.route
         if stored.flight is not None:
             attributes["dedup.flight"] = stored.flight
+        started = time.time_ns() - int((dedup.clock() - now) * 1e9)
         name = span_name("hit", stored.route, plan.label, method)
-        Telemetry.request_span(tracer, name, started_ns, attributes, stored.link)
-    if log.isEnabledFor(10):
+        Telemetry.request_span(tracer, name, started, attributes, stored.link)
+    if log.isEnabledFor(logging.DEBUG):
         log.debug("hit", extra={"dedup_rule": plan.label})

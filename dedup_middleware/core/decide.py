@@ -58,6 +58,7 @@ class Consider(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
     prefix: bytes
     lookup: bytes
+    reads_body: bool
     collapses: bool
 
 
@@ -119,6 +120,7 @@ class RuleBook:
             tag_names(rule.tags, parameters),
             prefix,
             lookup,
+            reads_body=method not in ("GET", "HEAD"),
             collapses=rule.collapse if rule.collapse is not None else True,
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from . import canonical
+from .names import ANALYTICS_HINT
 from .reading import SPECIAL, VALIDATORS, DoubtError, Part, Reading
 from .rules import ANONYMOUS
 
@@ -76,6 +77,12 @@ class Fingerprinter:
         layout = reading.layouts.young.get(names) or reading.layout(names)
         if layout.doubt is not None:
             return layout.doubt
+        for i in layout.whole_cookies:
+            if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
+                headers = reading.without_analytics(headers)
+                names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
+                layout = reading.layouts.young.get(names) or reading.layout(names)
+                break
         get = scope.get
         query = scope["query_string"]
         parts: list[Any] = [

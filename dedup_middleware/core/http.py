@@ -49,10 +49,25 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     initial_age: int = 0
     etag: bytes | None = None
     last_modified: bytes | None = None
+    validates: bool = False
     route: str | None = None
     flight: str | None = None
     link: Any = None
     size: int = 0
+    used: bool = False
+    _tail_age: int = -1
+    _tail: tuple[tuple[bytes, bytes], ...] = ()
+
+    def tail(self, age: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Age and Cache-Status after `age` seconds in the store; spelled anew once a second (RFC 9211 s.2.4)."""
+        if age != self._tail_age:
+            left = int(self.expires - self.stored_at) - age
+            self._tail = (
+                (b"age", b"%d" % (self.initial_age + age)),
+                (b"cache-status", b"dedup; hit; ttl=%d" % max(0, left)),
+            )
+            self._tail_age = age
+        return self._tail
 
 
 class StoredValue(msgspec.Struct, eq=False):
@@ -67,6 +82,7 @@ class StoredValue(msgspec.Struct, eq=False):
     flight: str | None = None
     link: Any = None
     size: int = 0
+    used: bool = False
 
 
 Stored = StoredResponse | StoredValue

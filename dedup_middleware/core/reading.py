@@ -17,7 +17,7 @@ from .memo import Memo
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, RELOAD, is_credential
 
 if TYPE_CHECKING:
-    from .http import Scope
+    from .http import Headers, Scope
     from .rules import Rule
     from .status import Reason
 
@@ -76,6 +76,7 @@ class Layout:
             if part in (Part.NOISE, Part.RELOAD)
         ]
         self.cookies = [i for i, part in enumerate(parts) if part is Part.COOKIE]
+        self.whole_cookies = [i for i in self.indexes if names[i] == b"cookie"]
         self.connection = [i for i, name in enumerate(names) if name == b"connection"] if self.grammar else []
         self.length = names.index(b"content-length") if b"content-length" in names else None
         self.chunked = b"transfer-encoding" in names
@@ -133,7 +134,7 @@ class Reading:
         if name in VALIDATORS:
             return Part.HIDDEN if self.rule.stores else Part.KEYED
         if name == b"cookie":
-            return Part.COOKIE
+            return Part.KEYED if self.by_caller else Part.COOKIE
         text = name.decode("latin-1")
         if is_credential(text):
             return self._credential(text)
@@ -185,12 +186,19 @@ class Reading:
         named = {token.strip().lower() for i in layout.connection for token in values[i].split(b",")}
         return [i for i, matches in layout.grammar if not matches(values[i]) or layout.names[i] in named]
 
+    @staticmethod
+    def without_analytics(headers: Headers) -> Headers:
+        """The fields without the cookies of page analytics; a Cookie line of nothing else goes whole."""
+        cleaned: Headers = []
+        for name, value in headers:
+            if name.lower() != b"cookie" or not ANALYTICS_HINT.search(value):
+                cleaned.append((name, value))
+            elif kept := without_analytics(value):
+                cleaned.append((name, kept))
+        return cleaned
+
     def cookies(self, lines: list[bytes]) -> tuple[list[bytes], list[bytes]] | None:
         """What of the Cookie lines is keyed, and what is visible; None where the rule's list does not name one."""
-        if self.by_caller or b"cookie" in self.added:
-            shown = [without_analytics(line) if ANALYTICS_HINT.search(line) else line for line in lines]
-            shown = [line for line in shown if line]
-            return shown, shown
         if self.function is not None or self.trusting:
             named = self._vary_cookies
             kept = [join_cookies(pair for pair in cookie_pairs(line) if pair[0] in named) for line in lines]

@@ -102,9 +102,10 @@ class Rule(_Path, frozen=True, kw_only=True):
         """Check every field and put it into the form that the engine reads."""
         parameters = PathPattern(self.path).parameters
         for field in ("ttl", "negative_ttl", "max_wait"):
-            force_setattr(self, field, _duration(f"Rule.{field}", getattr(self, field)))
-        if self.max_wait == 0:
-            raise ConfigurationError("Rule.max_wait", 0, "a duration above 0")
+            given = getattr(self, field)
+            force_setattr(self, field, _duration(f"Rule.{field}", given))
+            if field == "max_wait" and self.max_wait == 0:
+                raise ConfigurationError("Rule.max_wait", given, "a duration above 0")
         for field in ("max_followers", "max_responses", "max_request_body", "max_response_body"):
             _whole(f"Rule.{field}", getattr(self, field))
         if self.max_bytes is not None:
@@ -215,8 +216,7 @@ def _whole(place: str, value: object) -> None:
         raise ConfigurationError(place, value, "a whole number from 0 on")
 
 
-def _texts(place: str, value: object) -> tuple[str, ...]:
-    allowed = "a list of texts"
+def _texts(place: str, value: object, allowed: str = "a list of texts") -> tuple[str, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, set, frozenset)):
         raise ConfigurationError(place, value, allowed)
     for item in value:
@@ -240,13 +240,13 @@ def _vary(value: object) -> tuple[str, ...] | str | None:
         return None
     if value == "origin":
         return "origin"
+    allowed = (
+        '"origin", or a list of field names, "client", "cookie:NAME", "state:NAME", "scope:NAME"; '
+        '"*" for everything, with "-NAME" for what it should leave out'
+    )
     items = tuple(
         item.lower() if not item.startswith(("cookie:", "state:", "scope:")) else item
-        for item in _texts("Rule.vary", value)
-    )
-    allowed = (
-        'field names, "client", "cookie:NAME", "state:NAME", "scope:NAME"; '
-        '"*" for everything, with "-NAME" for what it should leave out'
+        for item in _texts("Rule.vary", value, allowed)
     )
     for item in items:
         name = item.removeprefix("-")
@@ -280,17 +280,14 @@ def _check_ignore(item: str) -> None:
 
 
 def _identity(value: object) -> Identity:
+    allowed = '"separate", "credentials", "shared", a list of credentials, or a function'
     if isinstance(value, str):
         if value not in ("separate", "credentials", "shared"):
-            raise ConfigurationError(
-                "Rule.identity",
-                value,
-                '"separate", "credentials", "shared", a list of credentials, or a function',
-            )
+            raise ConfigurationError("Rule.identity", value, allowed)
         return value
     if callable(value):
         return value
-    items = _texts("Rule.identity", value)
+    items = _texts("Rule.identity", value, allowed)
     if not items:
         raise ConfigurationError(
             "Rule.identity", [], 'a list that names something ("shared" means one response for all)'

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
     """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named."""
     headers: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    if b"cookie" not in shown and reading.part(b"cookie") is Part.KEYED:
+        headers = reading.without_analytics(headers)
     names = tuple(name for name, _ in headers)
     layout = reading.layouts.get(names) or reading.layout(names)
     odd = reading.against_grammar(layout, [value for _, value in headers])
@@ -64,9 +66,9 @@ def one_identity(reading: Reading, scope: Scope) -> bool:
         return True
     if reading.rule.identity == "shared":
         return False
-    for name, value in scope["headers"]:
+    for name, value in reading.without_analytics(scope["headers"]):
         field = name.lower()
-        if field == b"cookie":
+        if reading.part(field) is Part.COOKIE:
             cookies = reading.cookies([value])
             if cookies and cookies[0]:
                 return True

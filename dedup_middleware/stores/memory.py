@@ -1,6 +1,7 @@
-"""The memory store: responses of one process, bounded in bytes, least recently used first to go.
+"""The memory store: responses of one process, bounded in bytes, what was not used lately first to go.
 
 Law: what is counted is what is held; every way out (expiry, eviction, invalidation, replacement) goes through one door.
+A look-up takes no lock and only notes the use; the order of use is brought up to date when room is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class _Partition(LRUCache[bytes, Stored]):
-    """One rule's responses, in the order of their use."""
+    """One rule's responses, oldest first; a used one goes to the end once when its turn to leave comes."""
 
     def __init__(self, bounds: Bounds) -> None:
         super().__init__(bounds.max_bytes, getsizeof=_size)
@@ -51,6 +52,7 @@ class MemoryStore:
         self._bounds = bounds
         self._max_bytes = max_bytes
         self.lock = lock
+        self._live: dict[bytes, Stored] = {}
         self._partitions: dict[int, _Partition] = {}
         self._by_name: dict[str, set[tuple[int, bytes]]] = {}
         self._expiries: list[tuple[float, int, int, bytes, int]] = []
@@ -71,16 +73,14 @@ class MemoryStore:
 
     def get(self, partition: int, key: bytes, now: float) -> Stored | None:
         """The response under this key if it is fresh."""
-        with self.lock:
-            try:
-                stored = self._partitions[partition][key]
-            except KeyError:
-                return None
-            if now >= stored.expires:
-                self._drop(partition, key)
-                self.expired += 1
-                return None
-            return stored
+        stored = self._live.get(key)
+        if stored is None:
+            return None
+        if now >= stored.expires:
+            self._expire(partition, key, stored)
+            return None
+        stored.used = True
+        return stored
 
     def put(self, partition: int, key: bytes, stored: Stored, now: float) -> bool:
         """Store a response, unless a newer one is there or it is too large; whether it was stored."""
@@ -103,7 +103,7 @@ class MemoryStore:
             while self._bytes + stored.size > self._max_bytes:
                 # The rule that holds most gives way, so that a busy one cannot push out all others.
                 self._evict(max(self._partitions, key=lambda index: self._partitions[index].currsize))
-            responses[key] = stored
+            responses[key] = self._live[key] = stored
             self._bytes += stored.size
             self._responses += 1
             self.stored += 1
@@ -139,6 +139,7 @@ class MemoryStore:
         with self.lock:
             dropped = self._responses
             self._partitions.clear()
+            self._live.clear()
             self._by_name.clear()
             self._expiries.clear()
             self._bytes = self._responses = 0
@@ -157,14 +158,25 @@ class MemoryStore:
     def _evict(self, partition: int) -> None:
         responses = self._partitions[partition]
         key, stored = responses.popitem()
+        while stored.used:
+            stored.used = False
+            responses[key] = stored
+            key, stored = responses.popitem()
         self._forget(partition, key, stored)
         self.evicted += 1
+
+    def _expire(self, partition: int, key: bytes, stored: Stored) -> None:
+        with self.lock:
+            if self._peek(partition, key) is stored:
+                self._drop(partition, key)
+                self.expired += 1
 
     def _drop(self, partition: int, key: bytes) -> None:
         self._forget(partition, key, self._partitions[partition].pop(key))
 
     def _forget(self, partition: int, key: bytes, stored: Stored) -> None:
         """The one door out: bytes, count and index follow the responses."""
+        del self._live[key]
         self._bytes -= stored.size
         self._responses -= 1
         for name in stored.names:
