@@ -21,12 +21,14 @@ from .telemetry import Attributes, Telemetry, log, span_name
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, Iterable, MutableMapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .core.http import StoredResponse
+    from .core.rules import Rule
     from .core.status import Reason
+    from .telemetry import MeterProvider, TracerProvider
 
 _HTTP_1: Final = frozenset({"1.0", "1.1"})
 
@@ -41,13 +43,39 @@ class DedupMiddleware:
         ConfigurationError: for any setting that can't be.
     """
 
-    def __init__(
+    if TYPE_CHECKING:
+        # mypy refuses a middleware with **settings in Starlette's add_middleware, and an editor wants the names.
+        def __init__(
+            self,
+            app: ASGIApp,
+            *,
+            dedup: Dedup | None = None,
+            config: str | os.PathLike[str] | None = None,
+            rules: Iterable[Rule] = (),
+            default: Rule | None = None,
+            store: str = "memory://",
+            records: None = None,
+            secret: str | bytes | None = None,
+            enabled: bool = True,
+            meter_provider: MeterProvider | None = None,
+            tracer_provider: TracerProvider | None = None,
+            clock: Callable[[], float] = time.monotonic,
+        ) -> None: ...
+    else:
+
+        def __init__(
+            self, app: ASGIApp, *, dedup: object = None, config: object = None, **settings: Any
+        ) -> None:
+            caller = sys._getframe(1).f_code.co_name  # noqa: SLF001
+            self._make(app, dedup, config, settings, caller)
+
+    def _make(
         self,
         app: ASGIApp,
-        *,
-        dedup: Dedup | None = None,
-        config: str | os.PathLike[str] | None = None,
-        **settings: Any,
+        dedup: Dedup | None,
+        config: str | os.PathLike[str] | None,
+        settings: dict[str, Any],
+        caller: str,
     ) -> None:
         self.app = app
         self._ready = False
@@ -58,7 +86,7 @@ class DedupMiddleware:
         except ConfigurationError as error:
             # Starlette builds what add_middleware was given when the server's first call arrives. An exception there
             # looks to a server like an app without a lifespan; so it is told as a failed start instead.
-            if sys._getframe(1).f_code.co_name != "build_middleware_stack":  # noqa: SLF001
+            if caller != "build_middleware_stack":
                 raise
             self.dedup = Dedup(enabled=False)
             self._error = error
@@ -228,7 +256,12 @@ class DedupMiddleware:
                 await self.dedup.drain()
             return message
 
-        await self.app(scope, receive_and_drain, send)
+        try:
+            await self.app(scope, receive_and_drain, send)
+        finally:
+            self.dedup.own_states[:] = [
+                state for state in self.dedup.own_states if state is not scope.get("state")
+            ]
 
 
 def _engine(dedup: Dedup | None, config: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Dedup:

@@ -22,7 +22,7 @@ class Reader:
 
     def __init__(self, body: Body) -> None:
         self.position = body.base
-        self.moved_at = body.clock()
+        self.moved_at = 0.0
         self.cut = False
 
 
@@ -37,6 +37,7 @@ class Body:
         self.clock = clock
         self.limit = limit
         self.chunks: list[bytes] = []
+        self._added_at: list[float] = []
         self.base = 0
         self.total = 0
         self.held = 0
@@ -51,6 +52,7 @@ class Body:
         if not self.keeping and chunk:
             await self._await_room(len(chunk))
         self.chunks.append(chunk)
+        self._added_at.append(self.clock())
         self.total += len(chunk)
         self.held += len(chunk)
 
@@ -74,8 +76,8 @@ class Body:
     def advance(self, reader: Reader) -> None:
         """The reader has used its chunk."""
         reader.position += 1
+        reader.moved_at = self.clock()
         if not self.keeping:
-            reader.moved_at = self.clock()
             self._trim()
 
     def leave(self, reader: Reader) -> None:
@@ -89,6 +91,7 @@ class Body:
         if taken > 0:
             self.held -= sum(map(len, self.chunks[:taken]))
             del self.chunks[:taken]
+            del self._added_at[:taken]
             self.base += taken
             self._make_room()
 
@@ -111,14 +114,17 @@ class Body:
                     timer.cancel()
             if not alone:
                 self._held_for += self.clock() - started
-                self._cut_slowest()
+                if self.chunks:
+                    self._cut_slowest()
             self._trim()
 
     def _slowest(self) -> Reader:
         return min(self.readers, key=lambda reader: reader.position)
 
     def _patience(self, now: float) -> float:
-        return max(0.0, min(MAX_HOLD - self._held_for, self._slowest().moved_at + STALL - now))
+        # A reader stalls from when there is something for it to take; the slowest one's place is the first.
+        stalls_since = max(self._slowest().moved_at, self._added_at[0])
+        return max(0.0, min(MAX_HOLD - self._held_for, stalls_since + STALL - now))
 
     def _cut_slowest(self) -> None:
         if len(self.readers) > 1 and self._patience(self.clock()) <= 0:

@@ -74,7 +74,9 @@ class Dedup:
 
         if records is not None:
             raise ConfigurationError(
-                "Dedup.records", config.without_secrets(records), "nothing yet; records are not available in this version"
+                "Dedup.records",
+                config.without_secrets(records),
+                "nothing yet; records are not available in this version",
             )
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")

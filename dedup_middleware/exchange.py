@@ -176,10 +176,13 @@ class Exchange:
         error: BaseException | None = None
         for led in self.led:
             await led.joined()
-            error = led.error
+            error, led.error = led.error, None
         self._tell("forwarded", "failed" if error is not None else reason, flight)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: together they would keep the flight alive
         if waiter.cut:
             raise ForwardFailed("SlowReader", None)
         return True

@@ -128,6 +128,8 @@ class Flight:
             self._finish()
             for future in self._returns:
                 _release_future(future)
+            # No cycle may keep the body alive until the collector comes by.
+            self.task = self.on_outgrown = None
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
@@ -139,11 +141,11 @@ class Flight:
     async def write(self, chunk: bytes, *, last: bool) -> None:
         """Add a chunk; it may wait for slow readers."""
         body = self.body
-        await body.add(chunk)
-        if body.keeping and body.total > body.limit:
+        if body.keeping and body.total + len(chunk) > body.limit:
             self.stop_keeping()
             if self.on_outgrown is not None:
                 self.on_outgrown()
+        await body.add(chunk)
         if last:
             self.complete = True
             self._finish()

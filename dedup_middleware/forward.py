@@ -190,7 +190,7 @@ class Forward:
 
     def _landed(self) -> None:
         settled = self._settled_now()
-        if self._flight.body.total <= self._flight.body.limit:
+        if not settled.mangled and self._flight.body.total <= self._flight.body.limit:
             self._dedup.outgrown.discard(cast("bytes", self._flight.key))
         if isinstance(settled.settlement, Keep) and self._flight.body.keeping and not settled.mangled:
             self._timer = self._flight.loop.call_later(BACKGROUND, self._store_early)

@@ -11,7 +11,7 @@ import pytest
 
 from dedup_middleware import Dedup, Rule
 
-from .kit import FakeClock, settle
+from .kit import FakeClock, VirtualTime, settle
 
 _skipped: dict[str, str] = {}
 
@@ -59,6 +59,14 @@ def chromium() -> str:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+async def virtual_time(clock: FakeClock) -> AsyncIterator[VirtualTime]:
+    """The test's loop and its engines on one clock; ask for it before `make_dedup`."""
+    time = VirtualTime(clock)
+    yield time
+    time.restore()
 
 
 @pytest.fixture

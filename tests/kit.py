@@ -177,3 +177,126 @@ async def until(condition: Callable[[], bool], turns: int = 10_000) -> None:
 
 
 Sender = Callable[[Message], Awaitable[None]]
+
+
+def head(status: int = 200, headers: Pairs = ()) -> Message:
+    """The message that opens a response."""
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def chunk(body: bytes = b"", *, more: bool = True) -> Message:
+    """A message of a response's body."""
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+Step = Message | BaseException | Callable[[], Any] | None
+
+
+class SteppedApp:
+    """An app that does one step of its script each time it is told to.
+
+    A step sends a message, raises an error, calls a function, or (None) only goes on. `began` counts the steps that
+    were let through, over all runs; `cancelled` the runs that were cancelled, `ended` all that are over.
+    """
+
+    def __init__(self, *script: Step) -> None:
+        self.script = script
+        self.scopes: list[MutableMapping[str, Any]] = []
+        self.began = 0
+        self.ended = 0
+        self.cancelled = 0
+        self.receive: Any = None
+        self._permits = asyncio.Semaphore(0)
+        self._free = False
+
+    @property
+    def runs(self) -> int:
+        return len(self.scopes)
+
+    def step(self, count: int = 1) -> None:
+        """Let so many steps through."""
+        for _ in range(count):
+            self._permits.release()
+
+    def finish(self) -> None:
+        """Let every step of this and all later runs through."""
+        self._free = True
+        self.step(1000)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        self.receive = receive
+        try:
+            for step in self.script:
+                if not self._free:
+                    await self._permits.acquire()
+                self.began += 1
+                if isinstance(step, BaseException):
+                    raise step
+                if callable(step):
+                    step()
+                elif step is not None:
+                    await send(dict(step))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.ended += 1
+
+
+class SlowCall(Call):
+    """A client that takes one message of the body each time it is told to."""
+
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes = b"") -> None:
+        self.permits = asyncio.Semaphore(0)
+        super().__init__(app, scope, body)
+
+    def take(self, count: int = 1) -> None:
+        """Take so many messages."""
+        for _ in range(count):
+            self.permits.release()
+
+    def take_all(self) -> None:
+        """Read as fast as it comes from now on."""
+        self.take(100_000)
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await self.permits.acquire()
+        await super()._send(message)
+
+
+class VirtualTime:
+    """The running loop on the fake clock, which moves when told, and by itself when all that is left is a timer.
+
+    Where not even a timer is left, the test has found a deadlock and fails.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._loop: Any = asyncio.get_running_loop()
+        self._select = self._loop._selector.select
+        self._loop.time = clock
+        self._loop._selector.select = self._wait
+
+    def _wait(self, timeout: float | None) -> Any:
+        if timeout is None:
+            self.restore()
+            raise AssertionError("deadlock: nothing is left that could wake anybody")
+        if timeout > 0:
+            self._clock.advance(timeout)
+        return self._select(0)
+
+    async def go(self, seconds: float) -> None:
+        """Let time pass and everything that is due by then run, timer by timer."""
+        end = self._clock.now + seconds
+        while self._clock.now < end:
+            await settle()
+            due = [timer.when() for timer in self._loop._scheduled if not timer.cancelled()]
+            self._clock.now = max(self._clock.now, min([end, *due]))
+        await settle()
+
+    def restore(self) -> None:
+        """Give the loop its own time back."""
+        self._loop._selector.select = self._select
+        del self._loop.time

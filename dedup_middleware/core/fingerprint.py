@@ -14,7 +14,6 @@ from urllib.parse import unquote_plus
 from . import canonical
 from .names import ANALYTICS_HINT
 from .reading import SPECIAL, VALIDATORS, DoubtError, Part, Reading
-from .rules import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,19 +46,19 @@ class Fingerprinter:
         self, rule: Rule, ordinal: int, hasher: Hasher, own_states: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         self.rule = rule
-        self.reading = Reading(rule, own_states)
+        self.reading = Reading(rule, hasher, own_states)
         self._ordinal = ordinal
         self._hash = hasher
 
     def prefix(self, scope: Scope, method: str) -> bytes:
-        """The parts that a plan fixes, encoded once for it.
+        """The digest of the parts that a plan fixes, made once for it.
 
         Raises:
             ValueError: for a path that no encoding holds.
         """
-        return canonical.encode(
-            [self._ordinal, method, scope["path"], scope.get("raw_path"), scope.get("root_path")]
-        )
+        get = scope.get
+        parts = [self._ordinal, method, scope["path"], get("raw_path"), get("root_path")]
+        return self._hash(canonical.encode(parts))
 
     def key(self, scope: Scope, method: str, body: bytes | None) -> bytes | Reason:
         """The fingerprint's digest (16 bytes), or why there is none.
@@ -92,7 +91,7 @@ class Fingerprinter:
             get("scheme"),
             get("http_version"),
             get("server"),
-            layout.packed,
+            layout.keyed_names,
         ]
         if reading.keys_client:
             client = get("client")
@@ -125,7 +124,7 @@ class Fingerprinter:
                 if scope[name] or name not in SPECIAL:
                     parts += (name, reading.special(name, scope))
             if reading.function is not None:
-                parts.append(_called(reading.function(scope)))
+                parts.append(reading.who(scope))
             return self._hash(canonical.encode(parts))
         except DoubtError as doubt:
             return doubt.reason
@@ -183,11 +182,3 @@ class Fingerprinter:
         for name in sorted(names):
             lines += (name, [value for field, value in headers if field.lower() == name])
         return self._hash(canonical.encode(lines))
-
-
-def _called(who: Any) -> str | bytes | None:
-    if who is ANONYMOUS:
-        return None
-    if type(who) in (str, bytes) and who:
-        return who  # type: ignore[no-any-return] # narrowed by type(), which mypy does not follow
-    raise DoubtError("identity")

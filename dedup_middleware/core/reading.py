@@ -15,6 +15,7 @@ from . import canonical
 from .callers import certificate, cookie_pairs, join_cookies, user_identity, without_analytics
 from .memo import Memo
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, RELOAD, is_credential
+from .rules import Anonymous
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
@@ -64,7 +65,9 @@ class Part(IntEnum):
 class Layout:
     """What one tuple of field names means under one rule; found once and remembered."""
 
-    def __init__(self, names: Sequence[bytes], parts: list[Part], doubt: Reason | None) -> None:
+    def __init__(
+        self, names: Sequence[bytes], parts: list[Part], doubt: Reason | None, digest: canonical.Digest
+    ) -> None:
         self.doubt = doubt
         self.names = names
         self.parts = parts
@@ -80,7 +83,7 @@ class Layout:
         self.connection = [i for i, name in enumerate(names) if name == b"connection"] if self.grammar else []
         self.length = names.index(b"content-length") if b"content-length" in names else None
         self.chunked = b"transfer-encoding" in names
-        self.packed = canonical.encode([names[i] for i in self.indexes])
+        self.keyed_names = digest(canonical.encode([names[i] for i in self.indexes]))
 
 
 class DoubtError(Exception):
@@ -97,8 +100,11 @@ class Reading:
     `own_states` are the state dicts of the app's lifespan: what stands there belongs to the app itself.
     """
 
-    def __init__(self, rule: Rule, own_states: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, rule: Rule, digest: canonical.Digest, own_states: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self.rule = rule
+        self._digest = digest
         self._own_states = own_states
         vary = rule.vary
         items = () if vary is None or isinstance(vary, str) else tuple(vary)
@@ -174,7 +180,7 @@ class Reading:
             doubt = "duplicate-field"
         elif Part.REFUSED in parts:
             doubt = "credential"
-        layout = Layout(names, parts, doubt)
+        layout = Layout(names, parts, doubt, self._digest)
         if len(names) <= _MEMO_HEADERS and sum(map(len, names)) <= _MEMO_NAME_BYTES:
             self.layouts.put(wire_names, layout)
         return layout
@@ -255,6 +261,23 @@ class Reading:
         if self.unknown_part(name) is Part.KEYED:
             return _plain(value, "state")
         return None
+
+    def who(self, scope: Scope) -> str | bytes | None:
+        """What the rule's identity function says; None for ANONYMOUS.
+
+        Raises:
+            DoubtError: where it says nothing that tells callers apart, or fails.
+        """
+        assert self.function is not None  # noqa: S101 - for mypy; the caller has checked
+        try:
+            who = self.function(scope)
+        except Exception:  # noqa: BLE001 - the function is the user's; a caller who can't be told is not shared
+            raise DoubtError("identity") from None
+        if isinstance(who, Anonymous):
+            return None
+        if who and type(who) in (str, bytes):
+            return who
+        raise DoubtError("identity")
 
     def counts(self, name: str) -> bool:
         """Whether `user`, `auth`, `session` or `certificate` is part of the key."""

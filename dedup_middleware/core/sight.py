@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .names import is_credential
-from .reading import SPECIAL, Part, Reading
-from .rules import ANONYMOUS
+from .reading import SPECIAL, DoubtError, Part, Reading
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
@@ -61,7 +60,10 @@ def _extensions(reading: Reading, extensions: Any) -> dict[str, Any]:
 def one_identity(reading: Reading, scope: Scope) -> bool:
     """Whether all who share this request's key are one caller (`private`, RFC 9111 s.5.2.2.7)."""
     if reading.function is not None:
-        return reading.function(scope) is not ANONYMOUS
+        try:
+            return reading.who(scope) is not None
+        except DoubtError:
+            return False
     if reading.rule.identity == "separate":
         return True
     if reading.rule.identity == "shared":

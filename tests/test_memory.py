@@ -1,0 +1,53 @@
+"""Memory: what is over is gone at once, without waiting for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from dedup_middleware import DedupMiddleware, Rule
+from dedup_middleware.exchange import Exchange
+from dedup_middleware.flight import Flight
+from dedup_middleware.forward import Forward
+
+from .kit import GatedApp, get
+
+
+def alive() -> dict[str, int]:
+    objects = gc.get_objects()
+    return {kind.__name__: sum(type(one) is kind for one in objects) for kind in (Flight, Forward, Exchange)}
+
+
+@pytest.fixture
+def no_collector() -> Any:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def failing(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError("no")
+
+
+async def test_flights_that_are_over_are_not_kept_alive_by_cycles(no_collector: None) -> None:
+    app = DedupMiddleware(GatedApp(opened=True), rules=[Rule("/kept/{x}", ttl=60)])
+    for number in range(20):
+        await get(app, f"/passing/{number}")
+        await get(app, f"/kept/{number}")
+        await asyncio.gather(*(get(app, f"/shared/{number}") for _ in range(3)))
+
+    assert alive() == {"Flight": 0, "Forward": 0, "Exchange": 0}
+
+
+async def test_failed_flights_are_not_kept_alive_by_their_tracebacks(no_collector: None) -> None:
+    app = DedupMiddleware(failing)
+    for number in range(20):
+        with pytest.raises(ValueError, match="no"):
+            await get(app, f"/{number}")
+    await asyncio.sleep(0)
+
+    assert sum(alive().values()) <= 2, "at most what the last exception still refers to"
