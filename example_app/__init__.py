@@ -1,0 +1,1 @@
+"""A developer-tools backend, measured without and with the middleware: `python -m example_app`."""
