@@ -16,8 +16,9 @@ from .core.errors import ConfigurationError
 from .core.rules import check_fields
 from .dedup import Dedup
 from .exchange import Exchange
+from .forward import route_of
 from .hit import answer, tell
-from .telemetry import Attributes, Telemetry, log, span_name
+from .telemetry import log
 
 if TYPE_CHECKING:
     import os
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from .core.http import StoredResponse
     from .core.rules import Rule
     from .core.status import Reason
-    from .telemetry import MeterProvider, TracerProvider
+    from .telemetry import MeterProvider, Span, Tracer, TracerProvider
 
+_DISABLED: Final = Bypass("disabled", "default")
 _HTTP_1: Final = frozenset({"1.0", "1.1"})
 
 
@@ -80,7 +82,6 @@ class DedupMiddleware:
         self.app = app
         self._ready = False
         self._error: ConfigurationError | None = None
-        self._owns = dedup is None
         try:
             self.dedup = _engine(dedup, config, settings)
         except ConfigurationError as error:
@@ -90,6 +91,7 @@ class DedupMiddleware:
                 raise
             self.dedup = Dedup(enabled=False)
             self._error = error
+        self._place = self.dedup.new_place()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass on whatever is none."""
@@ -100,12 +102,12 @@ class DedupMiddleware:
             self._prepare(scope)
         dedup = self.dedup
         if not dedup.on:
-            await self.app(scope, receive, send)
+            await self._bypass(_DISABLED, "disabled", scope, receive, send)
             return
         get = scope.get
         plan = dedup.plans.young.get(
-            (scope["method"], scope["path"], get("raw_path"), get("root_path"))
-        ) or dedup.plan(scope)
+            (scope["method"], scope["path"], get("raw_path"), get("root_path"), self._place)
+        ) or dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
             await self._bypass(plan, plan.reason, scope, receive, send)
             return
@@ -116,7 +118,11 @@ class DedupMiddleware:
         raw: bytes | None = None
         body: bytes | None = None
         if plan.reads_body or scope["http_version"] not in _HTTP_1:
-            messages, raw, doubt = await _read_body(scope, receive, plan.rule.max_request_body)
+            try:
+                messages, raw, doubt = await _read_body(scope, receive, plan.rule.max_request_body)
+            except BaseException:
+                dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
+                raise
             if doubt is None and raw is not None and plan.reads_body:
                 body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
             elif doubt is not None or raw:
@@ -126,18 +132,25 @@ class DedupMiddleware:
         if not isinstance(key, bytes):
             await self._bypass(plan, key, scope, _again(raw, receive), send)
             return
+        base = key
         if dedup.variants.young:
             key = dedup.variant(plan, key, scope)
         now = dedup.clock()
-        # A function's value never lies under a request's key.
-        stored: StoredResponse | None = dedup.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
+        try:
+            # A function's value never lies under a request's key.
+            stored: StoredResponse | None = dedup.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
+        except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
+            dedup.store_failed("get", error)
+            stored = None
         if stored is not None:
             start, content, reason = answer(scope, stored, now)
-            await send(start)
-            await send({"type": "http.response.body", "body": content, "more_body": False})
-            tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
+            try:
+                await send(start)
+                await send({"type": "http.response.body", "body": content, "more_body": False})
+            finally:
+                tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
             return
-        await self._forward(plan, scope, receive, send, body, raw, now)
+        await self._forward(plan, scope, receive, send, base, body, raw, now)
 
     async def _forward(
         self,
@@ -145,13 +158,16 @@ class DedupMiddleware:
         scope: Scope,
         receive: Receive,
         send: Send,
+        base: bytes,
         body: bytes | None,
         raw: bytes | None,
         now: float,
     ) -> None:
         """What no stored response answers: a flight."""
         dedup = self.dedup
-        key = plan.fingerprints.key_below(plan.prefix, scope, body)
+        key: bytes | Reason = base
+        if plan.lookup is not plan.prefix:
+            key = plan.fingerprints.key_below(plan.prefix, scope, body)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -161,10 +177,17 @@ class DedupMiddleware:
         assert isinstance(key, bytes)  # noqa: S101 - a key was found for this scope just now
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
         if not await exchange.run():
-            await self._bypass(plan, "too-many-flights", scope, _again(raw, receive), send)
+            again = _replay(exchange.heard, receive) if exchange.heard else _again(raw, receive)
+            await self._bypass(plan, "too-many-flights", scope, again, send, exchange.span)
 
     async def _bypass(
-        self, plan: Bypass | Consider, reason: Reason, scope: Scope, receive: Receive, send: Send
+        self,
+        plan: Bypass | Consider,
+        reason: Reason,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        span: Span | None = None,
     ) -> None:
         """The app by itself; an unsafe request invalidates before its head goes out and again at the end."""
         dedup = self.dedup
@@ -172,38 +195,57 @@ class DedupMiddleware:
         dedup.telemetry.count("bypassed", reason, plan.label, method)
         tracer = dedup.telemetry.tracer(dedup.clock())
         if tracer is not None:
-            await self._traced_bypass(tracer, plan, reason, scope, receive, send)
+            await self._traced_bypass(tracer, plan, reason, scope, receive, send, span)
         elif type(plan) is Bypass and plan.unsafe:
             await self._write(plan, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def _traced_bypass(
-        self, tracer: Any, plan: Bypass | Consider, reason: Reason, scope: Scope, receive: Receive, send: Send
+        self,
+        tracer: Tracer,
+        plan: Bypass | Consider,
+        reason: Reason,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        span: Span | None,
     ) -> None:
-        started = time.time_ns()
-        attributes: Attributes = {
-            "dedup.outcome": "bypassed",
-            "dedup.reason": reason,
-            "dedup.rule": plan.label,
-            "http.request.method": scope["method"],
-        }
+        """The same in a span; the app's own spans are children of it."""
+        telemetry, label, method = self.dedup.telemetry, plan.label, scope["method"]
+        started, status, route, error = time.time_ns(), 0, None, None
+        span = span or telemetry.start_request(tracer, "bypassed", label, method, started)
+        before = telemetry.enter(span) if span is not None else None
 
         async def send_and_note(message: Message) -> None:
+            nonlocal status, route
             if message["type"] == "http.response.start":
-                attributes["http.response.status_code"] = message["status"]
+                status, route = message["status"], route_of(scope)
             await send(message)
 
-        failed = True
         try:
-            if type(plan) is Bypass and plan.unsafe:
+            if isinstance(plan, Bypass) and plan.unsafe:
                 await self._write(plan, scope, receive, send_and_note)
             else:
                 await self.app(scope, receive, send_and_note)
-            failed = False
+        except BaseException as failure:
+            error = type(failure).__qualname__
+            raise
         finally:
-            name = span_name("bypassed", None, plan.label, scope["method"])
-            Telemetry.request_span(tracer, name, started, attributes, error=failed)
+            if span is not None and before is not None:
+                telemetry.leave(span, before)
+            telemetry.tell(
+                tracer,
+                started,
+                "bypassed",
+                reason,
+                label,
+                method,
+                status=status,
+                route=route,
+                error=error,
+                span=span,
+            )
 
     async def _write(self, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
         dedup = self.dedup

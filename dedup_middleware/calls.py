@@ -20,15 +20,17 @@ from .core.errors import ForwardFailed
 from .core.http import RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
 from .flight import Flight, FlightAbandonedError, Limits
-from .telemetry import Attributes, Telemetry, log, span_name
+from .telemetry import DEBUG, Telemetry, requests_log
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Awaitable, Callable, Iterable
 
+    from .core.http import Stored
     from .core.status import Outcome, Reason
     from .flights import FlightTable
     from .stores import Store
+    from .telemetry import Span, Trace
 
 T = TypeVar("T")
 
@@ -55,8 +57,11 @@ class Engine(Protocol):
     def digest(self, data: bytes) -> bytes:
         """The engine's keyed digest."""
 
-    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that what expires is freed."""
+    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
+        """Store, and see to it that what expires is freed; whether it was stored."""
+
+    def store_failed(self, operation: str, error: Exception) -> None:
+        """The store raised: the work is done as if nothing was stored."""
 
 
 class Calls:
@@ -85,15 +90,15 @@ class Calls:
             raise TypeError(
                 f"the key of a call is plain data, not {type(key).__name__} with {key!r}"
             ) from None
-        if not dedup.enabled:
-            return await fn()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # trio
-            return await fn()
         one = _Call(
             dedup, digest, fn, rule, tuple(f"tag:{tag}" for tag in tags), self._label(label or _name(fn))
         )
+        if not dedup.enabled:
+            return cast("T", await one.alone("disabled"))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio
+            return cast("T", await one.alone("event-loop"))
         return cast("T", await one.run(loop))
 
     def _label(self, name: str) -> str:
@@ -131,16 +136,22 @@ class _Call:
         dedup = self.dedup
         reason: Reason = "miss"
         for attempt in range(3):
-            with dedup.lock:
+            # One synchronous step: look up, look for a flight, or open one.
+            try:
                 stored = dedup.store.get(PARTITION, self.key, dedup.clock())
-                if stored is not None:
-                    value = cast("StoredValue", stored)
-                    age = dedup.clock() - value.stored_at
-                    self._tell("hit", "fresh", value.flight, value.link, saved=value.seconds, age=age)
-                    return value.value
-                flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
-                if flight is None or _waits_for_itself(flight):
-                    return await self._lead(loop, reason, listed=attempt < 2 and flight is None)
+            except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
+                dedup.store_failed("get", error)
+                stored = None
+            if stored is not None:
+                value = cast("StoredValue", stored)
+                seconds = (("saved", value.seconds), ("age", dedup.clock() - value.stored_at))
+                self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
+                return value.value
+            flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
+            if flight is None:
+                return await self._lead(loop, reason, listed=attempt < 2)
+            if _waits_for_itself(flight):
+                return await self._lead(loop, "nested", listed=False)
             try:
                 return await self._follow(flight)
             except FlightAbandonedError:
@@ -154,35 +165,28 @@ class _Call:
             loop, self.key, limits, self.names, listed=listed, runs_on=self.rule.stores
         )
         if flight is None:
-            self._tell("bypassed", "too-many-flights", None, None)
-            return await self.fn()
-        span = None
+            return await self.alone("too-many-flights")
+        telemetry, span = dedup.telemetry, None
         if self.tracer is not None:
-            span = Telemetry.start_request(
-                self.tracer, span_name("forwarded", None, self.label, ""), self.started_ns
-            )
-            flight.trace = Telemetry.start_forward(
-                self.tracer,
-                f"forward {self.label}",
-                span,
-                {"dedup.rule": self.label, "dedup.key": self.key.hex()},
-            )
+            span = telemetry.start_request(self.tracer, "forwarded", self.label, "", self.started_ns)
+            flight.trace = telemetry.start_forward(self.tracer, span, self.label, "", self.key)
         waiter = flight.board(leader=True)
         flight.launch(functools.partial(self._work, flight))
         holder = inside.get()
+        error: str | None = None
         try:
             with _waiting(holder, flight):
                 await waiter.head()
+        except BaseException as failure:
+            error = type(failure).__qualname__
+            raise
         finally:
             waiter.leave()
-            self._count("forwarded", "failed" if flight.error else reason)
-            if span is not None:
-                Telemetry.end(
-                    span,
-                    span_name("forwarded", None, self.label, ""),
-                    self._attributes("forwarded", reason, flight.trace.flight),
-                    flight.error_type,
-                )
+            error = error or flight.error_type
+            why = "failed" if flight.error_type else reason
+            self._tell(
+                "forwarded", why, flight.trace.flight if flight.trace else None, error=error, span=span
+            )
         if flight.error is not None:
             raise flight.error
         return flight.head[0]
@@ -191,14 +195,14 @@ class _Call:
         """The forward: in the flight's own task."""
         inside.set(flight)
         if flight.trace is not None:
-            Telemetry.enter_forward(flight.trace)
+            self.dedup.telemetry.enter(flight.trace.span)
         dedup = self.dedup
         error: str | None = None
         try:
             value = await self.fn()
             now = dedup.clock()
             flight.complete = True
-            if self.rule.ttl and flight.current:
+            if self.rule.ttl:
                 stored = StoredValue(
                     value,
                     now,
@@ -210,93 +214,99 @@ class _Call:
                 )
                 if flight.trace is not None:
                     stored.flight, stored.link = flight.trace.flight, flight.trace.context
-                if dedup.store.put(PARTITION, self.key, stored, now):
-                    dedup.sweep_later(flight.loop)
+                with dedup.lock:  # no invalidation between the look and the put
+                    if flight.current:
+                        dedup.put(PARTITION, self.key, stored, flight.loop)
             flight.close()
             flight.open_head((value,))
         except BaseException as failure:
             error = type(failure).__qualname__
             if flight.followers:
-                log.warning("a shared call failed with %s", error, extra={"dedup_rule": self.label})
+                dedup.telemetry.failed("call", error, self.label, flight.followers, flight.trace)
             raise
         finally:
             seconds = dedup.clock() - flight.opened_at
-            dedup.telemetry.record_forward(seconds, flight.followers, self.label, None)
+            dedup.telemetry.record_forward(seconds, flight.followers, self.label, "")
             if flight.trace is not None:
-                attributes: Attributes = {"dedup.followers": flight.followers, "dedup.rule": self.label}
-                if flight.trace.flight is not None:
-                    attributes["dedup.flight"] = flight.trace.flight
-                Telemetry.end(flight.trace.span, f"forward {self.label}", attributes, error)
+                dedup.telemetry.end_forward(
+                    flight.trace, self.label, "", flight.key, flight.followers, error=error
+                )
 
     async def _follow(self, flight: Flight) -> Any:
         waiter = flight.board(leader=False)
         holder = inside.get()
+        trace: Trace | None = flight.trace
+        error: str | None = None
+        again = False
         try:
             with _waiting(holder, flight):
                 head = await waiter.head()
+            if head is None:
+                error = flight.error_type or "IncompleteResponse"
+                raise ForwardFailed(error, trace.trace_id if trace else None)  # noqa: TRY301 - told below
+            return head[0]
+        except FlightAbandonedError:
+            again = True
+            raise
+        except BaseException as failure:
+            error = error or type(failure).__qualname__
+            raise
         finally:
             waiter.leave()
-        waited = self.dedup.clock() - self.started
-        failed = head is None
-        saved = self.dedup.clock() - flight.opened_at
-        trace = flight.trace
-        self.dedup.telemetry.record_wait(waited, self.label)
-        self._tell(
-            "collapsed",
-            "in-flight",
-            trace.flight if trace else None,
-            trace.context if trace else None,
-            saved=saved,
-            waited=waited,
-            error=failed,
-        )
-        if failed:
-            raise ForwardFailed(flight.error_type or "IncompleteResponse", trace.trace_id if trace else None)
-        return head[0]
+            if not again:
+                now = self.dedup.clock()
+                seconds = (("waited", now - self.started), ("saved", now - flight.opened_at))
+                self.dedup.telemetry.record_wait(now - self.started, self.label)
+                self._tell(
+                    "collapsed",
+                    "in-flight",
+                    trace.flight if trace else None,
+                    trace.context if trace else None,
+                    error=error,
+                    seconds=seconds,
+                )
 
-    def _count(self, outcome: Outcome, reason: Reason, saved: float = 0.0) -> None:
-        self.dedup.telemetry.count(outcome, reason, self.label, "", saved)
-
-    def _attributes(self, outcome: Outcome, reason: Reason, flight: str | None) -> Attributes:
-        attributes: Attributes = {
-            "dedup.outcome": outcome,
-            "dedup.reason": reason,
-            "dedup.rule": self.label,
-            "dedup.key": self.key.hex(),
-        }
-        if flight is not None:
-            attributes["dedup.flight"] = flight
-        return attributes
+    async def alone(self, reason: Reason) -> Any:
+        """The function by itself."""
+        error: str | None = None
+        try:
+            return await self.fn()
+        except BaseException as failure:
+            error = type(failure).__qualname__
+            raise
+        finally:
+            self._tell("bypassed", reason, error=error)
 
     def _tell(
         self,
         outcome: Outcome,
         reason: Reason,
-        flight: str | None,
-        link: Any,
+        flight: str | None = None,
+        link: Any = None,
         *,
-        saved: float = 0.0,
-        age: float | None = None,
-        waited: float | None = None,
-        error: bool = False,
+        seconds: tuple[tuple[str, float], ...] = (),
+        error: str | None = None,
+        span: Span | None = None,
     ) -> None:
-        self._count(outcome, reason, saved)
-        if self.tracer is None:
-            return
-        attributes = self._attributes(outcome, reason, flight)
-        attributes["dedup.saved"] = round(saved, 6)
-        if age is not None:
-            attributes["dedup.age"] = round(age, 6)
-        if waited is not None:
-            attributes["dedup.waited"] = round(waited, 6)
-        Telemetry.request_span(
-            self.tracer,
-            span_name(outcome, None, self.label, ""),
-            self.started_ns,
-            attributes,
-            link,
-            error=error,
-        )
+        telemetry = self.dedup.telemetry
+        telemetry.count(outcome, reason, self.label, "", dict(seconds).get("saved", 0.0))
+        if outcome in ("hit", "collapsed") and requests_log.isEnabledFor(DEBUG):
+            telemetry.debug(outcome, reason, self.label, seconds)
+        if self.tracer is not None:
+            telemetry.tell(
+                self.tracer,
+                self.started_ns,
+                outcome,
+                reason,
+                self.label,
+                "",
+                self.key,
+                flight=flight,
+                link=link,
+                error=error,
+                span=span,
+                seconds=seconds,
+            )
 
 
 class _waiting:  # noqa: N801 - reads as a statement

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import config
 from .calls import Calls, cached
-from .core.callers import caller_parts
+from .core.callers import address_name, caller_parts
 from .core.decide import Consider, Plan, RuleBook, target_name
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
@@ -30,7 +30,7 @@ from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from .core.http import Scope
+    from .core.http import Scope, Stored
     from .stores import Store
 
 T = TypeVar("T")
@@ -87,7 +87,8 @@ class Dedup:
         self._given = config.checked_rules(rules)
         self._default = config.checked_default(default)
         self.own_states: list[Mapping[str, Any]] = []
-        self.plans: Memo[tuple[str, str, bytes | None, str | None], Plan] = Memo(4096)
+        self._places = 0
+        self.plans: Memo[tuple[str, str, bytes | None, str | None, int], Plan] = Memo(4096)
         self.bodies: Memo[bytes, bytes] = Memo(4096)
         self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
         self.passes: Memo[bytes, float] = Memo(10_000)
@@ -111,13 +112,16 @@ class Dedup:
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         self.book = RuleBook(rules, self._default, self._hash, self.own_states)
-        bounds = {
+        self._bounds = {
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
             for ordinal, rule in enumerate(self.book.rules)
         }
-        bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
-        self.store: Store = MemoryStore(bounds, self._max_bytes, self.lock)
+        self._bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
+        self.store: Store = self._empty_store()
         self.plans.clear()
+
+    def _empty_store(self) -> Store:
+        return MemoryStore(self._bounds, self._max_bytes, self.lock)
 
     def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
         """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
@@ -169,15 +173,23 @@ class Dedup:
         with self.lock:
             names = list(names)
             self.flights.invalidate(names)
-            return self.store.invalidate(names)
+            try:
+                return self.store.invalidate(names)
+            except Exception as error:  # noqa: BLE001 - law 7 comes first: see there
+                return self._start_anew("invalidate", error)
 
     def wrote(self, scope: Scope, tags: Iterable[str]) -> None:
         """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
         with self.lock:
             names = [target_name(scope), *tags]
-            self.store.invalidate(names)
+            try:
+                self.store.invalidate(names)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._start_anew("invalidate", error)
             if self.flights.under_way:
-                self.flights.invalidate([*names, self.caller(scope)])
+                self.flights.invalidate(names)
+                mine = caller_parts(scope)
+                self.flights.invalidate_for(address_name(scope), lambda other: caller_parts(other) == mine)
 
     def clear(self) -> int:
         """Drop every stored response and close every flight to newcomers; how many responses there were."""
@@ -186,7 +198,10 @@ class Dedup:
             self.passes.clear()
             self.outgrown.clear()
             self.variants.clear()
-            return self.store.clear()
+            try:
+                return self.store.clear()
+            except Exception as error:  # noqa: BLE001 - as above
+                return self._start_anew("clear", error)
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
@@ -260,12 +275,17 @@ class Dedup:
 
     # -- what the engine's own rooms ask ------------------------------------------------------------------------
 
-    def plan(self, scope: Scope) -> Plan:
-        """The plan for a request, remembered for its method and path."""
-        key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
+    def new_place(self) -> int:
+        """A number for one middleware: apps that share the engine share no response."""
+        self._places += 1
+        return self._places
+
+    def plan(self, scope: Scope, place: int = 0) -> Plan:
+        """The plan for a request to one middleware's app, remembered for its method and path."""
+        key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"), place)
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.book.plan(scope)
+            plan = self.book.plan(scope, place)
             if len(scope["path"]) <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan
@@ -284,10 +304,6 @@ class Dedup:
         """The engine's keyed digest."""
         return self._hash(data)
 
-    def caller(self, scope: Scope) -> str:
-        """The name of a request's caller, whatever a rule's identity says: a digest."""
-        return "caller:" + self._hash(caller_parts(scope)).hex()
-
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that what expires is freed, without being asked for."""
         if self._sweeper is None or self._sweeper[0].is_closed():
@@ -296,10 +312,45 @@ class Dedup:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None
         started = self.clock()
-        self.store.sweep(started)
-        self.telemetry.record_store(self.clock() - started, "sweep")
-        if self.store.responses:
+        try:
+            self.store.sweep(started)
+            if not self.store.responses:
+                return
+        except Exception as error:  # noqa: BLE001 - law 9: the next sweep may do better
+            self.store_failed("sweep", error)
+        finally:
+            self.telemetry.record_store(self.clock() - started, "sweep")
+        self.sweep_later(loop)
+
+    # -- a store that fails -------------------------------------------------------------------------------------
+
+    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
+        """Store, and see to it that what expires is freed; whether it was stored."""
+        try:
+            done = self.store.put(partition, key, stored, self.clock())
+        except Exception as error:  # noqa: BLE001 - law 9: the answer is on its way already
+            self.store_failed("put", error)
+            return False
+        if done:
             self.sweep_later(loop)
+        return done
+
+    def take_back(self, partition: int, key: bytes, stored: Stored) -> None:
+        """Discard what turned out not to be whole."""
+        try:
+            self.store.discard(partition, key, stored)
+        except Exception as error:  # noqa: BLE001 - law 8 comes first
+            self._start_anew("discard", error)
+
+    def store_failed(self, operation: str, error: Exception) -> None:
+        """Tell, once a minute, that requests go without the store."""
+        self.telemetry.store_failed(operation, type(error).__qualname__)
+
+    def _start_anew(self, operation: str, error: Exception) -> int:
+        """What should have gone may still be there: an empty store takes the place of the one that failed."""
+        self.store_failed(operation, error)
+        self.store = self._empty_store()
+        return 0
 
     def _forked(self) -> None:
         self.lock = threading.RLock()

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Final, cast
 
 from .calls import inside
 from .core import status as wire
+from .core.callers import address_name
 from .core.decide import Consider, Keep, not_modified
 from .core.errors import ForwardFailed
 from .core.http import Head, Headers, StoredResponse, first
 from .flight import Flight, FlightAbandonedError, Limits, Waiter, WaiterCutError, WaiterGoneError
-from .forward import Forward, Settled, forward_name
+from .forward import Forward, Settled
 from .hit import NOT_IN_304, answer, tell
-from .telemetry import Attributes, Span, Telemetry, log, span_name
+from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .core.status import Outcome, Reason
     from .dedup import Dedup
+    from .telemetry import Span, Trace
 
 MAX_TURNS: Final = 4
 """How often a request joins, regroups or rejoins before it goes alone."""
@@ -61,8 +63,10 @@ class Exchange:
         self.led: list[Flight] = []
         self.sent_head = False
         self.status = 0
+        self.heard: list[Message] = []
         self._alone: Reason | None = None
-        self._heard_body = body is not None
+        self._gave_up = False
+        self._aboard: tuple[Outcome, Reason, Flight] | None = None
 
     async def run(self) -> bool:
         """Answer the request; False where it must be bypassed (there are too many flights)."""
@@ -79,11 +83,16 @@ class Exchange:
                 dedup, now = self.dedup, self.dedup.clock()
                 shown = dedup.variants.get(self.key) or frozenset()
                 key = self.plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
-                stored = dedup.store.get(self.plan.ordinal, key, now)
+                try:
+                    stored = dedup.store.get(self.plan.ordinal, key, now)
+                except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
+                    dedup.store_failed("get", error)
+                    stored = None
                 if stored is not None:
                     await self._serve(cast("StoredResponse", stored), now, key)
                     return True
-                alone = alone or self._marked(key, now)
+                if alone is None and (dedup.passes.young or dedup.passes.old or dedup.outgrown.young):
+                    alone = self._marked(key, now)
                 flight = None if alone else dedup.flights.find(loop, key)
                 if flight is None:
                     if not self._opens(loop, key, shown, alone):
@@ -95,9 +104,10 @@ class Exchange:
             raise AssertionError(
                 "unreachable: the last turn is alone"
             )  # pragma: no cover - see the range above
-        finally:
-            if self.span is not None:
-                self.span.end()
+        except asyncio.CancelledError:  # by the server: the flight goes on for the others
+            if self._aboard is not None:
+                self._tell(*self._aboard, error="CancelledError")
+            raise
 
     def _marked(self, key: bytes, now: float) -> Reason | None:
         """Whether a mark says that this key's responses can't be shared (hit-for-miss)."""
@@ -121,23 +131,21 @@ class Exchange:
             loop,
             key,
             limits,
-            (*names, dedup.caller(self.scope)),
+            (*names, address_name(self.scope)),
             listed=alone is None,
             runs_on=self.method not in ("GET", "HEAD", "QUERY"),
         )
         if flight is None:
             return False
         flight.stored_names = names
+        flight.callers.append(self.scope)
         if self.tracer is not None:
+            telemetry, label = dedup.telemetry, plan.label
             if self.span is None:
-                name = span_name("forwarded", None, plan.label, self.method)
-                self.span = Telemetry.start_request(self.tracer, name, self.started_ns)
-            flight.trace = Telemetry.start_forward(
-                self.tracer,
-                forward_name(None, plan.label, self.method),
-                self.span,
-                {"dedup.rule": plan.label, "dedup.key": key.hex(), "http.request.method": self.method},
-            )
+                self.span = telemetry.start_request(
+                    self.tracer, "forwarded", label, self.method, self.started_ns
+                )
+            flight.trace = telemetry.start_forward(self.tracer, self.span, label, self.method, key)
         self.led.append(flight)
         forward = Forward(
             dedup,
@@ -155,13 +163,12 @@ class Exchange:
 
     async def _lead(self, flight: Flight, reason: Reason) -> bool:
         """Read the flight that this request opened; False where it must regroup by Vary."""
+        self._aboard = "forwarded", reason, flight
         waiter = flight.board(leader=True, listen=self.listen)
-        done = True
+        done, lost = True, None
         try:
             settled: Settled | None = await waiter.head()
             if settled is not None:
-                if flight.trace is not None and flight.trace.span.is_recording():
-                    flight.trace.span.add_event("head")
                 done = not self._differs(settled) or len(self.led) > MAX_TURNS
                 if done:
                     reason = settled.passed or reason
@@ -169,6 +176,8 @@ class Exchange:
                     await self._send_body(waiter)
         except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
             pass  # what the app did after that counts: below
+        except Exception as failure:  # noqa: BLE001 - the server's send: its client has gone, the app goes on
+            lost = failure
         finally:
             waiter.leave()
         if not done:
@@ -177,12 +186,24 @@ class Exchange:
         for led in self.led:
             await led.joined()
             error, led.error = led.error, None
-        self._tell("forwarded", "failed" if error is not None else reason, flight)
+        if waiter.gone and isinstance(error, asyncio.CancelledError):
+            error = None  # a deserted flight's, our own doing: nobody cancelled this call
+        failed = None if flight.complete or waiter.gone else "IncompleteResponse"
+        if error is not None:
+            failed = type(error).__qualname__
+        cut = "SlowReader" if waiter.cut else None
+        self._tell(
+            "forwarded",
+            "failed" if failed else reason,
+            flight,
+            error=failed or (type(lost).__qualname__ if lost is not None else cut),
+        )
+        error = error or lost
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # its traceback holds this frame: together they would keep the flight alive
+                del error, lost  # its traceback holds this frame: together they would keep the flight alive
         if waiter.cut:
             raise ForwardFailed("SlowReader", None)
         return True
@@ -196,42 +217,44 @@ class Exchange:
     async def _follow(self, flight: Flight) -> bool:
         """Read another request's flight; False where its response is not for this one."""
         if self.plan.rule.identity != "separate":
-            self.dedup.flights.add_name(flight, self.dedup.caller(self.scope))
+            flight.callers.append(self.scope)
+            self.dedup.flights.add_name(flight, address_name(self.scope))
+        self._aboard = "collapsed", "in-flight", flight
         waiter = flight.board(leader=False, listen=self.listen)
         head_ns: int | None = None
-        error = False
+        error: str | None = None
         try:
             settled: Settled | None = await waiter.head()
             if settled is None:
                 if not self.plan.rule.share_errors:
                     self._alone = "failed"
                     return False
-                error = True
-                raise ForwardFailed(
-                    flight.error_type or "IncompleteResponse", flight.trace.trace_id if flight.trace else None
-                )
+                error = flight.error_type or "IncompleteResponse"
+                trace_id = flight.trace.trace_id if flight.trace else None
+                raise ForwardFailed(error, trace_id)  # noqa: TRY301 - told below
             if settled.passed is not None:
                 self._alone = settled.passed if settled.passed == "server-error" else "hit-for-miss"
                 return False
             if self._differs(settled):
                 return False
             head_ns = time.time_ns() if self.tracer is not None else None
-            error = settled.head.status >= 500
             await self._send_head(settled.shared, wire.COLLAPSED)
             try:
                 await self._send_body(waiter, settled)
             except (FlightAbandonedError, WaiterCutError) as end:
-                error = True
-                kind = (
-                    "SlowReader"
-                    if isinstance(end, WaiterCutError)
-                    else flight.error_type or "IncompleteResponse"
-                )
-                raise ForwardFailed(kind, flight.trace.trace_id if flight.trace else None) from None
+                cut = isinstance(end, WaiterCutError)
+                error = "SlowReader" if cut else flight.error_type or "IncompleteResponse"
+                raise ForwardFailed(error, flight.trace.trace_id if flight.trace else None) from None
         except FlightAbandonedError:
+            if self._gave_up:  # a second time
+                self._alone = "max-wait"
+            self._gave_up = True
             return False
         except WaiterGoneError:
             pass
+        except BaseException as failure:  # cancelled, or the client's send has failed
+            error = error or type(failure).__qualname__
+            raise
         finally:
             waiter.leave()
             if self.sent_head or error or waiter.gone:
@@ -250,7 +273,6 @@ class Exchange:
 
     async def listen(self) -> None:
         """Return when the client has gone."""
-        heard = self._heard_body
         while True:
             try:
                 message = await self.receive()
@@ -258,9 +280,9 @@ class Exchange:
                 return
             if message["type"] == "http.disconnect":
                 return
-            if heard:  # a receive that repeats itself will never tell
-                await asyncio.get_running_loop().create_future()
-            heard = not message.get("more_body", False)
+            if self.body is not None or (self.heard and not self.heard[-1].get("more_body", False)):
+                await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
+            self.heard.append(message)
 
     async def _send_head(self, head: Head, status: bytes) -> None:
         headers = [*head.headers, (b"cache-status", status)]
@@ -302,9 +324,12 @@ class Exchange:
     async def _serve(self, stored: StoredResponse, now: float, key: bytes) -> None:
         """What was stored while this request was on its way."""
         start, content, reason = answer(self.scope, stored, now)
-        await self.send(start)
-        await self.send({"type": "http.response.body", "body": content, "more_body": False})
-        tell(self.dedup, self.plan, self.method, stored, now, key, start["status"], reason)
+        self._aboard = None
+        try:
+            await self.send(start)
+            await self.send({"type": "http.response.body", "body": content, "more_body": False})
+        finally:
+            tell(self.dedup, self.plan, self.method, stored, now, key, start["status"], reason, self.span)
 
     # -- the outcome --------------------------------------------------------------------------------------------
 
@@ -315,44 +340,38 @@ class Exchange:
         flight: Flight,
         *,
         head_ns: int | None = None,
-        error: bool = False,
+        error: str | None = None,
     ) -> None:
-        dedup, plan = self.dedup, self.plan
+        self._aboard = None
+        dedup, plan, telemetry = self.dedup, self.plan, self.dedup.telemetry
         now = dedup.clock()
-        collapsed = outcome == "collapsed"
-        saved = now - flight.opened_at if collapsed else 0.0
-        dedup.telemetry.count(outcome, reason, plan.label, self.method, saved)
-        if collapsed:
-            dedup.telemetry.record_wait(now - self.started, plan.label)
-            if log.isEnabledFor(10):
-                log.debug("collapsed", extra={"dedup_rule": plan.label, "dedup_waited": now - self.started})
+        seconds: tuple[tuple[str, float], ...] = ()
+        saved = 0.0
+        if outcome == "collapsed":
+            saved = now - flight.opened_at if flight.took is None else flight.took
+            seconds = (("waited", now - self.started), ("saved", saved))
+            telemetry.record_wait(now - self.started, plan.label)
+            if requests_log.isEnabledFor(DEBUG):
+                telemetry.debug(outcome, reason, plan.label, seconds)
+        telemetry.count(outcome, reason, plan.label, self.method, saved)
         if self.tracer is None:
             return
-        trace, settled = flight.trace, cast("Settled | None", flight.head)
-        attributes: Attributes = {
-            "dedup.outcome": outcome,
-            "dedup.reason": reason,
-            "dedup.rule": plan.label,
-            "dedup.key": cast("bytes", flight.key).hex(),
-            "http.request.method": self.method,
-        }
-        route = settled.route if settled is not None else None
-        if route is not None:
-            attributes["http.route"] = route
-        if self.status:
-            attributes["http.response.status_code"] = self.status
-        if trace is not None and trace.flight is not None:
-            attributes["dedup.flight"] = trace.flight
-        name = span_name(outcome, route, plan.label, self.method)
-        if collapsed:
-            attributes["dedup.waited"] = round(now - self.started, 6)
-            attributes["dedup.saved"] = round(saved, 6)
-        if self.span is not None:
-            failed = flight.error_type if error or flight.error_type else None
-            if self.span.is_recording():
-                Telemetry.end(
-                    self.span, name, attributes, failed or (str(self.status) if self.status >= 500 else None)
-                )
-            return
-        link = trace.context if trace is not None else None
-        Telemetry.request_span(self.tracer, name, self.started_ns, attributes, link, head_ns, error)
+        trace: Trace | None = flight.trace
+        settled: Settled | None = flight.head
+        telemetry.tell(
+            self.tracer,
+            self.started_ns,
+            outcome,
+            reason,
+            plan.label,
+            self.method,
+            flight.key,
+            status=self.status,
+            route=settled.route if settled is not None else None,
+            flight=trace.flight if trace is not None else None,
+            link=trace.context if trace is not None and outcome == "collapsed" else None,
+            head_at=head_ns,
+            error=error,
+            span=self.span,
+            seconds=seconds,
+        )

@@ -19,8 +19,8 @@ from .body import Body, Reader
 
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
-WATCH_AFTER: Final = 0.05
-"""Seconds of waiting after which clients are watched for leaving: shorter flights need no watchman."""
+BACKGROUND: Final = 0.25
+"""Seconds for which a landed flight waits for its work's return before `on_late` is called."""
 
 Key = Hashable
 Loop = asyncio.AbstractEventLoop
@@ -85,6 +85,7 @@ class Flight:
         self.body = Body(loop, table.clock, limits.max_bytes)
         self.head: Any = None
         self.head_at: float | None = None
+        self.took: float | None = None
         self.complete = False
         self.released = False
         self.returned = False
@@ -92,6 +93,7 @@ class Flight:
         self.error_type: str | None = None
         self.followers = 0
         self.waiters: set[Waiter] = set()
+        self.callers: list[Any] = []
         self.waits_for: list[Flight] = []
         self.watching = False
         self.task: asyncio.Task[None] | None = None
@@ -99,8 +101,9 @@ class Flight:
         self.on_outgrown: Callable[[], None] | None = None
         self._gone: asyncio.Event | None = None
         self._returns: list[asyncio.Future[None]] = []
-        self._overdue = loop.call_later(limits.max_wait, self._release)
-        self._watch: asyncio.TimerHandle | None = loop.call_later(WATCH_AFTER, self._start_watching)
+        self.started = loop.time()
+        self.landed_at: float | None = None
+        self.on_late: Callable[[], None] | None = None
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
@@ -108,7 +111,6 @@ class Flight:
         """Run the work in a task of the flight's own, in a copy of the caller's context."""
         self.task = self.loop.create_task(self._run(work))
         self._table.tasks.add(self.task)
-        self.task.add_done_callback(self._table.tasks.discard)
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -120,22 +122,17 @@ class Flight:
                 raise
         finally:
             self.returned = True
-            self.close()
             self._table.forget(self)
-            self._overdue.cancel()
-            if self._watch is not None:
-                self._watch.cancel()
             self._finish()
             for future in self._returns:
                 _release_future(future)
             # No cycle may keep the body alive until the collector comes by.
-            self.task = self.on_outgrown = None
+            self.task = self.on_outgrown = self.on_late = None
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
         self.head = head
         self.head_at = self._table.clock()
-        self._overdue.cancel()
         self._wake()
 
     async def write(self, chunk: bytes, *, last: bool) -> None:
@@ -148,6 +145,7 @@ class Flight:
         await body.add(chunk)
         if last:
             self.complete = True
+            self.landed_at = self.loop.time()
             self._finish()
         else:
             self._wake()
@@ -206,11 +204,17 @@ class Flight:
             waiter.watch()
         return waiter
 
-    def _start_watching(self) -> None:
-        self._watch = None
-        self.watching = True
-        for waiter in self.waiters:
-            waiter.watch()
+    def look(self, now: float) -> None:
+        """What the table's watch does for a flight that is not over after `WATCH_AFTER`; `now` is the loop's time."""
+        if not self.watching:
+            self.watching = True
+            for waiter in self.waiters:
+                waiter.watch()
+        if self.head is None and not self.released and now - self.started >= self.limits.max_wait:
+            self._release()
+        if self.on_late is not None and self.landed_at is not None and now - self.landed_at >= BACKGROUND:
+            late, self.on_late = self.on_late, None
+            late()
 
     def _left(self, waiter: Waiter) -> None:
         self.waiters.discard(waiter)

@@ -5,7 +5,7 @@ Law: one synchronous step finds or opens; a flight is joined only in its own eve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .flight import Flight, Key, Limits, Loop
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""
+WATCH_AFTER: Final = 0.05
+"""Seconds between looks at the flights under way: one that is over by then needs no timer and no watchman."""
 
 
 class FlightTable:
@@ -31,6 +33,7 @@ class FlightTable:
         self.opened = 0
         self.under_way: set[Flight] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self._watches: dict[Loop, asyncio.TimerHandle] = {}
         self._listed: dict[tuple[Loop, Key], Flight] = {}
         self._by_name: dict[str, set[Flight]] = {}
 
@@ -71,12 +74,26 @@ class FlightTable:
             self.opened += 1
             flight = Flight(self, loop, key, limits, names, runs_on=runs_on)
             self.under_way.add(flight)
+            if loop not in self._watches:
+                self._drop_dead_watches()
+                self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop)
             for name in flight.names:
                 self._by_name.setdefault(name, set()).add(flight)
             if listed:
                 self._listed[loop, key] = flight
                 flight.listed = True
             return flight
+
+    def _look(self, loop: Loop) -> None:
+        """Look at the flights of a loop that have been under way for a while, as long as there are any."""
+        del self._watches[loop]
+        now = loop.time()
+        under_way = [flight for flight in list(self.under_way) if flight.loop is loop]
+        for flight in under_way:
+            if now - flight.started >= WATCH_AFTER:
+                flight.look(now)
+        if under_way:
+            self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop)
 
     def move(self, flight: Flight, key: Key) -> None:
         """The flight answers to another key from now on (its response names a Vary)."""
@@ -108,6 +125,8 @@ class FlightTable:
         with self.lock:
             self.leave(flight)
             self.under_way.discard(flight)
+            if flight.task is not None:
+                self.tasks.discard(flight.task)
             for name in flight.names:
                 flights = self._by_name.get(name)
                 if flights is not None:
@@ -126,6 +145,14 @@ class FlightTable:
                     self.leave(flight)
         return closed
 
+    def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
+        """Close the flights under one name that somebody waits or waited for of whom `is_same` says so."""
+        with self.lock:
+            for flight in self._by_name.get(name, ()):
+                if flight.current and any(is_same(caller) for caller in flight.callers):
+                    flight.current = False
+                    self.leave(flight)
+
     def invalidate_all(self) -> None:
         """Close every flight; no result is stored."""
         with self.lock:
@@ -135,8 +162,12 @@ class FlightTable:
 
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
-        self.under_way, self.tasks, self._listed, self._by_name = set(), set(), {}, {}
+        self.under_way, self.tasks, self._watches, self._listed, self._by_name = set(), set(), {}, {}, {}
 
     def _drop_dead_loops(self) -> None:
         for flight in [flight for flight in self.under_way if flight.loop.is_closed()]:
             self.forget(flight)
+
+    def _drop_dead_watches(self) -> None:
+        for loop in [loop for loop in list(self._watches) if loop.is_closed()]:
+            del self._watches[loop]

@@ -18,10 +18,8 @@ from .core.http import Head, Headers, StoredResponse, first, response_size, valu
 from .core.names import HOP_BY_HOP, ONE_EXCHANGE
 from .core.sight import one_identity, visible
 from .core.status import Reason
-from .telemetry import Attributes, Telemetry, log
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import MutableMapping
 
     from starlette.types import ASGIApp, Message, Scope
@@ -29,11 +27,11 @@ if TYPE_CHECKING:
     from .dedup import Dedup
     from .flight import Flight
 
-BACKGROUND: Final = 0.25
-"""Seconds for which a landed flight waits for the app's return before its response is stored."""
-
 _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
+
+
+_NOT_SHARED: Final = HOP_BY_HOP | ONE_EXCHANGE
 
 
 class Settled(msgspec.Struct, eq=False):
@@ -85,7 +83,6 @@ class Forward:
         self._length: int | None = None
         self._settled: Settled | None = None
         self._stored: StoredResponse | None = None
-        self._timer: asyncio.TimerHandle | None = None
         flight.on_outgrown = self._outgrown
 
     async def run(self) -> None:
@@ -93,7 +90,7 @@ class Forward:
         flight = self._flight
         inside.set(flight)
         if flight.trace is not None:
-            Telemetry.enter_forward(flight.trace)
+            self._dedup.telemetry.enter(flight.trace.span)
         error: str | None = None
         try:
             await self._app(cast("Scope", self._scope), self._receive, self._send)
@@ -102,13 +99,9 @@ class Forward:
         except BaseException as failure:
             error = type(failure).__qualname__
             if self._stored is not None:  # stored early, and then the app's own end was an error
-                self._dedup.store.discard(self._plan.ordinal, self._settled_now().variant, self._stored)
-            if flight.followers and not flight.complete:
-                log.warning("a shared forward failed with %s", error, extra={"dedup_rule": self._plan.label})
+                self._dedup.take_back(self._plan.ordinal, self._settled_now().variant, self._stored)
             raise
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
             self._tell(error)
 
     def _settled_now(self) -> Settled:
@@ -175,30 +168,32 @@ class Forward:
                 flight.runs_on = True
         self._length = _declared_length(head, self._method)
         self._settled = Settled(
-            head, _shareable(head), settlement, vary, variant, passed, _route(self._scope)
+            head, _shareable(head), settlement, vary, variant, passed, route_of(self._scope)
         )
         self._copy_back()
+        if flight.trace is not None:
+            dedup.telemetry.head(flight.trace)
         flight.open_head(self._settled)
 
     def _copy_back(self) -> None:
         """What the app's router found goes to the leader's scope, so that outer layers still find it there."""
         for name, value in self._scope.items():
-            if name not in _FLIGHT_SCOPE_OWN and self._given.get(name, self) is not value:
+            if self._given.get(name, self) is not value and name not in _FLIGHT_SCOPE_OWN:
                 self._leader_scope[name] = value
 
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _landed(self) -> None:
         settled = self._settled_now()
+        self._flight.took = self._dedup.clock() - self._flight.opened_at
         if not settled.mangled and self._flight.body.total <= self._flight.body.limit:
             self._dedup.outgrown.discard(cast("bytes", self._flight.key))
         if isinstance(settled.settlement, Keep) and self._flight.body.keeping and not settled.mangled:
-            self._timer = self._flight.loop.call_later(BACKGROUND, self._store_early)
+            self._flight.on_late = self._store_early
         else:
             self._flight.close()
 
     def _store_early(self) -> None:
-        self._timer = None
         self._store()
         self._flight.close()
 
@@ -229,7 +224,7 @@ class Forward:
             expires=started + settled.settlement.lifetime,
             names=names,
             generation=flight.generation,
-            seconds=started - flight.opened_at if flight.returned else dedup.clock() - flight.opened_at,
+            seconds=flight.took or 0.0,
             initial_age=seconds(next(iter(values(head.headers, b"age")), None)) or 0,
             etag=etag,
             last_modified=last_modified,
@@ -240,40 +235,34 @@ class Forward:
             size=response_size(head.headers, body, names),
         )
         with dedup.lock:  # no invalidation between the look and the put
-            if flight.current and dedup.store.put(self._plan.ordinal, settled.variant, stored, dedup.clock()):
+            if flight.current and dedup.put(self._plan.ordinal, settled.variant, stored, flight.loop):
                 self._stored = stored
-                dedup.sweep_later(flight.loop)
 
     def _outgrown(self) -> None:
         self._dedup.outgrown.put(cast("bytes", self._flight.key), self._dedup.clock() + 60.0)
 
     def _tell(self, error: str | None) -> None:
-        flight, plan, settled = self._flight, self._plan, self._settled
-        duration = self._dedup.clock() - flight.opened_at
-        self._dedup.telemetry.record_forward(duration, flight.followers, plan.label, self._method)
-        if flight.trace is None:
-            return
-        attributes: Attributes = {
-            "dedup.rule": plan.label,
-            "dedup.followers": flight.followers,
-            "http.request.method": self._method,
-        }
-        if flight.trace.flight is not None:
-            attributes["dedup.flight"] = flight.trace.flight
-        route = None
-        if settled is not None:
-            attributes["http.response.status_code"] = settled.head.status
-            route = settled.route
-            if route is not None:
-                attributes["http.route"] = route
-            if error is None and settled.head.status >= 500:
-                error = str(settled.head.status)
-        Telemetry.end(flight.trace.span, forward_name(route, plan.label, self._method), attributes, error)
-
-
-def forward_name(route: str | None, label: str, method: str) -> str:
-    """`forward {route}`."""
-    return f"forward {route or (label if label != 'default' else method)}"
+        flight, plan, settled, telemetry = self._flight, self._plan, self._settled, self._dedup.telemetry
+        telemetry.record_forward(
+            self._dedup.clock() - flight.opened_at, flight.followers, plan.label, self._method
+        )
+        status = settled.head.status if settled is not None else 0
+        if error is None and (not flight.complete or (settled is not None and settled.mangled)):
+            error = "IncompleteResponse"
+        failure = error or (str(status) if status >= 500 else None)
+        if failure and flight.followers and (flight.waiters or error is None):
+            telemetry.failed("forward", failure, plan.label, flight.followers, flight.trace)
+        if flight.trace is not None:
+            telemetry.end_forward(
+                flight.trace,
+                plan.label,
+                self._method,
+                flight.key,
+                flight.followers,
+                status=status,
+                route=settled.route if settled is not None else None,
+                error=error,
+            )
 
 
 def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:
@@ -298,12 +287,15 @@ def _declared_length(head: Head, method: str) -> int | None:
 
 def _shareable(head: Head) -> Head:
     """The head without fields of one connection or one exchange (RFC 9111 s.3.1)."""
-    dropped = HOP_BY_HOP | ONE_EXCHANGE | names_listed(values(head.headers, b"connection"))
+    dropped = _NOT_SHARED
+    for name, value in head.headers:
+        if name.lower() == b"connection":
+            dropped |= names_listed([value])
     kept = [pair for pair in head.headers if pair[0].lower() not in dropped]
     return head if len(kept) == len(head.headers) else Head(head.status, kept)
 
 
-def _route(scope: MutableMapping[str, Any]) -> str | None:
+def route_of(scope: MutableMapping[str, Any]) -> str | None:
     """The route's template (http.route), where the framework leaves it in the scope."""
     route = scope.get("route")
     for name in ("path_format", "path"):

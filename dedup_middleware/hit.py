@@ -5,12 +5,11 @@ Law: what a hit does not need, a hit does not do: no task, no lock but the store
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Final
 
 from .core.decide import Consider, not_modified
-from .telemetry import Attributes, Telemetry, log, span_name
+from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
     from starlette.types import Message, Scope
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from .core.http import StoredResponse
     from .core.status import Reason
     from .dedup import Dedup
+    from .telemetry import Span
 
 NOT_IN_304: Final = frozenset(
     b"content-length content-encoding content-type content-language content-range last-modified "
@@ -48,28 +48,29 @@ def tell(
     key: bytes,
     status: int,
     reason: Reason,
+    span: Span | None = None,
 ) -> None:
-    """Count a hit, and trace it where a tracer records."""
+    """Count a hit, and trace it where a tracer records; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
     telemetry.count("hit", reason, plan.label, method, stored.seconds)
     tracer = telemetry.tracer(now)
     if tracer is not None:
-        attributes: Attributes = {
-            "dedup.outcome": "hit",
-            "dedup.reason": reason,
-            "dedup.rule": plan.label,
-            "dedup.key": key.hex(),
-            "dedup.saved": round(stored.seconds, 6),
-            "dedup.age": round(now - stored.stored_at, 6),
-            "http.request.method": method,
-            "http.response.status_code": status,
-        }
-        if stored.route is not None:
-            attributes["http.route"] = stored.route
-        if stored.flight is not None:
-            attributes["dedup.flight"] = stored.flight
-        started = time.time_ns() - int((dedup.clock() - now) * 1e9)
-        name = span_name("hit", stored.route, plan.label, method)
-        Telemetry.request_span(tracer, name, started, attributes, stored.link)
-    if log.isEnabledFor(logging.DEBUG):
-        log.debug("hit", extra={"dedup_rule": plan.label})
+        telemetry.tell(
+            tracer,
+            time.time_ns() - int((dedup.clock() - now) * 1e9),
+            "hit",
+            reason,
+            plan.label,
+            method,
+            key,
+            status=status,
+            route=stored.route,
+            flight=stored.flight,
+            link=stored.link,
+            span=span,
+            seconds=(("saved", stored.seconds), ("age", now - stored.stored_at)),
+        )
+    if requests_log.isEnabledFor(DEBUG):
+        telemetry.debug(
+            "hit", reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))
+        )

@@ -26,8 +26,9 @@ class RuleStats(msgspec.Struct, frozen=True):
 class Stats(msgspec.Struct, frozen=True):
     """What happened since the start, and what is held now.
 
-    `duplicates` are the requests answered without a forward of their own; `hit_rate` is their share (0 to 1) of all
-    requests that were not bypassed; `bytes` and `responses` are what the store holds, `flights` those under way.
+    Calls of `dedup.call` count like requests. `duplicates` are those answered without a forward of their own;
+    `hit_rate` is their share (0 to 1) of all, bypassed ones too; `saved` the seconds of the forwards that they did not
+    need. `bytes` and `responses` are what the store holds, `flights` those under way.
     """
 
     flights: int
@@ -45,18 +46,18 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 def make_stats(
-    counts: Mapping[CountKey, int], saved: Mapping[tuple[Outcome, str], float], flights: int, store: Store
+    counts: dict[CountKey, int], saved: dict[tuple[Outcome, str], float], flights: int, store: Store
 ) -> Stats:
     """Sum up the counts."""
     by_rule: dict[str, dict[str, int]] = {}
-    for (outcome, _, label, _), number in list(counts.items()):
+    for (outcome, _, label, _), number in counts.copy().items():
         requests = by_rule.setdefault(label, dict.fromkeys(OUTCOMES, 0))
         requests[outcome] += number
     total: dict[str, int] = {
         outcome: sum(requests[outcome] for requests in by_rule.values()) for outcome in OUTCOMES
     }
     seconds: dict[str, float] = {}
-    for (_, label), value in list(saved.items()):
+    for (_, label), value in saved.copy().items():
         seconds[label] = seconds.get(label, 0.0) + value
     return Stats(
         flights=flights,
@@ -82,5 +83,5 @@ def _answered(requests: Mapping[str, int]) -> int:
 
 
 def _hit_rate(requests: Mapping[str, int]) -> float:
-    considered = _answered(requests) + requests["forwarded"]
-    return _answered(requests) / considered if considered else 0.0
+    number = sum(requests.values())
+    return _answered(requests) / number if number else 0.0

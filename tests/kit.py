@@ -189,7 +189,7 @@ def chunk(body: bytes = b"", *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-Step = Message | BaseException | Callable[[], Any] | None
+Step = Message | BaseException | type[BaseException] | Callable[[], Any] | None
 
 
 class SteppedApp:
@@ -231,7 +231,7 @@ class SteppedApp:
                 if not self._free:
                     await self._permits.acquire()
                 self.began += 1
-                if isinstance(step, BaseException):
+                if isinstance(step, (BaseException, type)):
                     raise step
                 if callable(step):
                     step()
@@ -266,6 +266,10 @@ class SlowCall(Call):
         await super()._send(message)
 
 
+def _running_loop() -> Any:
+    return asyncio.get_running_loop()
+
+
 class VirtualTime:
     """The running loop on the fake clock, which moves when told, and by itself when all that is left is a timer.
 
@@ -274,7 +278,7 @@ class VirtualTime:
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self._loop: Any = asyncio.get_running_loop()
+        self._loop = _running_loop()
         self._select = self._loop._selector.select
         self._loop.time = clock
         self._loop._selector.select = self._wait

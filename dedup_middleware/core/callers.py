@@ -61,16 +61,17 @@ def user_identity(user: Any) -> str | int | None:
     raise TypeError(type(user).__name__)
 
 
-def certificate(extensions: Any) -> dict[str, Any] | None:
-    """The client's certificate from the ASGI TLS extension, or None."""
-    tls = extensions.get("tls") if isinstance(extensions, Mapping) else None
-    if not isinstance(tls, Mapping) or not (tls.get("client_cert_chain") or tls.get("client_cert_name")):
-        return None
-    return {
-        "chain": [str(item) for item in tls.get("client_cert_chain") or ()],
-        "name": tls.get("client_cert_name"),
-        "error": tls.get("client_cert_error"),
-    }
+def has_certificate(tls: Any) -> bool:
+    """Whether the ASGI TLS extension shows a client's certificate; in doubt it does."""
+    return not isinstance(tls, Mapping) or bool(
+        tls.get("client_cert_chain") or tls.get("client_cert_name") or tls.get("client_cert_error")
+    )
+
+
+def address_name(scope: Scope) -> str:
+    """The name under which flights of one client address are found."""
+    client = scope.get("client")
+    return f"client:{client[0]}" if client else "client:"
 
 
 def caller_parts(scope: Scope) -> bytes:

@@ -95,7 +95,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value if -(2**63) <= value < 2**63 else ["int", str(value)]
     if depth < 20 and kind in (list, tuple):
         return [kind.__name__, [plain(item, depth + 1) for item in value]]
-    if depth < 20 and isinstance(value, dict) and all(type(key) is str for key in value):
+    if depth < 20 and kind is dict and all(type(key) is str for key in value):
         return ["dict", {key: plain(item, depth + 1) for key, item in value.items()}]
     raise TypeError(kind.__name__)
 

@@ -21,13 +21,19 @@ from .status import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_BAD_PATH = re.compile(r"[\x00-\x20\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
+_BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _BAD_RAW_PATH = re.compile(
-    rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%00|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
+    rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
 )
 _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 _STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
 _NONCE = re.compile(rb"'nonce-", re.IGNORECASE)
+
+_SETTLING: Final = PERSONAL_FIELDS | frozenset(
+    b"cache-control vary cdn-cache-control surrogate-control content-type content-length "
+    b"content-security-policy content-security-policy-report-only".split()
+)
+"""The response fields on which `settle` decides."""
 
 STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
 REFUSALS: Final = frozenset({401, 403, 407, 429})
@@ -78,16 +84,15 @@ class RuleBook:
             for ordinal, rule in enumerate(self.rules)
         ]
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
-        self._default = PathPattern(default.path)
 
     def find(self, path: str, method: str) -> tuple[int, dict[str, str]]:
         """The rule's place in `rules`, and the path's parameters."""
-        for ordinal, parameters in self._table.matches(path):
+        for ordinal, parameters in self._table.matches(path) if len(self.rules) > 1 else ():
             if method in (self.rules[ordinal].methods or ()):
                 return ordinal, parameters
-        return len(self.rules) - 1, self._default.match(path) or {}
+        return len(self.rules) - 1, {"path": path.removeprefix("/")}
 
-    def plan(self, scope: Scope) -> Plan:
+    def plan(self, scope: Scope, place: int = 0) -> Plan:
         """May this request be shared? Everything that method, path and root_path decide; a memo may keep it."""
         method, path = scope["method"], scope["path"]
         below = _below_root(path, scope.get("root_path") or "")
@@ -108,8 +113,8 @@ class RuleBook:
         reader = self._readers[ordinal]
         head_from_get = method == "HEAD" and rule.stores and "GET" in (rule.methods or ())
         try:
-            prefix = reader.prefix(scope, method)
-            lookup = reader.prefix(scope, "GET") if head_from_get else prefix
+            prefix = reader.prefix(scope, method, place)
+            lookup = reader.prefix(scope, "GET", place) if head_from_get else prefix
         except ValueError:
             return Bypass("unencodable", label)
         return Consider(
@@ -231,6 +236,8 @@ def settle(rule: Rule, method: str, head: Head, *, one_identity: bool) -> Settle
     nonce = False
     for name, value in headers:
         field = name.lower()
+        if field not in _SETTLING:
+            continue
         if field in PERSONAL_FIELDS:
             return Pass("set-cookie" if field == b"set-cookie" else "personal-field")
         if field == b"cache-control":

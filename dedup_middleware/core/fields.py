@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIRECTIVE = re.compile(
-    rb'[ \t]*(%b)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^",]*))?[ \t]*(?:,|\Z)' % _TOKEN, re.DOTALL
+    rb'[ \t]*(%b)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^",; \t]*))?[ \t]*(?:,|\Z)' % _TOKEN, re.DOTALL
 )
 _EMPTY = re.compile(rb"[ \t]*(?:,|\Z)")
 _ETAG = re.compile(rb'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')

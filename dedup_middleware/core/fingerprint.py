@@ -49,15 +49,16 @@ class Fingerprinter:
         self.reading = Reading(rule, hasher, own_states)
         self._ordinal = ordinal
         self._hash = hasher
+        self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
-    def prefix(self, scope: Scope, method: str) -> bytes:
-        """The digest of the parts that a plan fixes, made once for it.
+    def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
+        """The digest of the parts that a plan fixes, made once for it; `place` numbers the app behind the engine.
 
         Raises:
             ValueError: for a path that no encoding holds.
         """
         get = scope.get
-        parts = [self._ordinal, method, scope["path"], get("raw_path"), get("root_path")]
+        parts = [place, self._ordinal, method, scope["path"], get("raw_path"), get("root_path")]
         return self._hash(canonical.encode(parts))
 
     def key(self, scope: Scope, method: str, body: bytes | None) -> bytes | Reason:
@@ -73,14 +74,16 @@ class Fingerprinter:
         reading = self.reading
         headers = scope["headers"]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
-        layout = reading.layouts.young.get(names) or reading.layout(names)
+        layout = reading.layouts.young.get(b"\n".join(names))
+        if layout is None or layout.count != len(names):
+            layout = reading.layout(names)
         if layout.doubt is not None:
             return layout.doubt
         for i in layout.whole_cookies:
             if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
                 headers = reading.without_analytics(headers)
                 names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
-                layout = reading.layouts.young.get(names) or reading.layout(names)
+                layout = reading.layout(names)
                 break
         get = scope.get
         query = scope["query_string"]
@@ -115,28 +118,30 @@ class Fingerprinter:
                 parts.append("content-length")
         if body is None and layout.chunked:
             return "request-body"
-        scope_names = tuple(scope)
-        special = reading.shapes.young.get(scope_names)
-        if special is None:
-            special = reading.shape(scope_names)
+        keys, special = reading.usual
+        if scope.keys() != keys:
+            special = reading.shape(scope)
         try:
             for name in special:
-                if scope[name] or name not in SPECIAL:
-                    parts += (name, reading.special(name, scope))
+                value = scope[name]
+                if name in SPECIAL and (value is None or (type(value) is dict and not value)):
+                    continue
+                parts += (name, reading.special(name, scope))
             if reading.function is not None:
                 parts.append(reading.who(scope))
             return self._hash(canonical.encode(parts))
         except DoubtError as doubt:
             return doubt.reason
-        except (TypeError, ValueError, OverflowError):
+        except Exception:  # noqa: BLE001 - what outer layers left there may raise anything when it is looked at
             return "unencodable"
 
     def _query(self, query: bytes) -> bytes:
-        pairs = query.split(b"&")
         return b"&".join(
             pair
-            for pair in pairs
-            if not canonical.is_ignored(
+            for pair in query.split(b"&")
+            # Some parsers also split at ";": what may hide another parameter is not left out.
+            if b";" in pair
+            or not canonical.is_ignored(
                 unquote_plus(pair.partition(b"=")[0].decode("latin-1")), self.reading.ignored_query
             )
         )
@@ -155,7 +160,7 @@ class Fingerprinter:
         raw = self._hash(body)
         if not canonical.is_json(content_type, content_encoding):
             return b"raw" + raw
-        memo_key = b"%d:%b" % (self._ordinal, raw)
+        memo_key = self._body_salt + raw
         known = memo.get(memo_key)
         if known is None:
             form = canonical.canonical(body, self.reading.ignored_body)
@@ -168,13 +173,13 @@ class Fingerprinter:
         return frozenset(name for name in names if not self._holds(name))
 
     def _holds(self, name: bytes) -> bool:
-        if name in VALIDATORS or any(
-            fnmatchcase(name.decode("latin-1"), p) for p in self.reading.ignored_headers
+        reading = self.reading
+        part = reading.part(name)
+        if part is Part.VISIBLE and any(
+            fnmatchcase(name.decode("latin-1"), pattern) for pattern in reading.ignored_headers
         ):
-            return True  # validators are ours to answer where a rule stores; `ignore` is the operator's oath
-        if name == b"cookie":
-            return self.reading.by_caller or b"cookie" in self.reading.added
-        return self.reading.part(name) is Part.KEYED
+            return True  # `ignore` is the operator's oath
+        return part is Part.KEYED or name in VALIDATORS  # which are ours to answer where a rule stores
 
     def variant(self, key: bytes, names: frozenset[bytes], headers: Headers) -> bytes:
         """The key of one variant: the base key and every line of the fields that Vary named (RFC 9111 s.4.1)."""

@@ -12,8 +12,9 @@ from typing import Final
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_KEY = rb"[a-z0-9][a-z0-9_*/@-]{0,255}"
-_TRACESTATE = re.compile(
-    rb"(?:[ \t]*(?:%b=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256})?[ \t]*(?:,|\Z)){1,32}" % _TRACESTATE_KEY
+_TRACESTATE = re.compile(  # each member in one way only: a value ends in no blank, and blanks are not given back
+    rb"(?:[ \t]*+(?:%b=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])?[ \t]*+(?:,|\Z)){1,32}"
+    % _TRACESTATE_KEY
 )
 _B3 = re.compile(rb"[01d]|(?:[0-9a-f]{16}){1,2}-[0-9a-f]{16}(?:-[01d](?:-[0-9a-f]{16})?)?")
 _HEX = re.compile(rb"(?:[0-9a-f]{16}){1,2}")
@@ -63,7 +64,7 @@ ADDRESS_FIELDS: Final = frozenset(
 
 _CREDENTIALS: Final = frozenset(
     b"authorization proxy-authorization cookie cookie2 x-api-key api-key apikey x-apikey x-auth x-auth-token "
-    b"x-access-token x-amz-security-token x-csrf-token x-xsrf-token client-cert client-cert-chain "
+    b"x-access-token x-amz-security-token x-csrf-token x-xsrf-token x-csrftoken client-cert client-cert-chain "
     b"x-client-cert x-client-dn x-client-verify x-client-subject ssl-client-cert ssl-client-dn ssl-client-verify "
     b"ssl-client-s-dn ssl-client-i-dn x-ssl-client-s-dn x-ssl-client-i-dn x-ssl-client-dn x-ssl-client-verify "
     b"x-ssl-client-serial x-ssl-client-fingerprint x-ssl-issuer x-tls-client-subject x-forwarded-client-cert "
@@ -91,16 +92,19 @@ _CREDENTIAL_WORDS: Final = frozenset(
 )
 _WORD_BREAK = re.compile(rb"[-_]")
 
-ANALYTICS_COOKIE = re.compile(rb"_ga(?:\Z|_.*)|_gid|_gat.*|_gcl_.*|_fbp|_hj.*")
+ANALYTICS_COOKIE = re.compile(rb"_ga(?:[ct]?_.*)?|_gat|_gid|_gcl_.*|_fbp|_hj(?:id|[A-Z].*)")
 """Cookies of page analytics: not identity, and hidden from the app."""
 ANALYTICS_HINT = re.compile(rb"_(?:g[ac]|gid|fbp|hj)")
 
 _SECRET = re.compile(
     r"(?:.*[-_.\[]|)(?:pass(?:word|wd|phrase|code)?|pwd|token|secret|api[-_]?key|auth|authorization|credentials?|"
     r"session(?:[-_]?id)?|sid|jwt|otp|pin|signature|sig|private[-_]?key|access[-_]?key|client[-_]?secret|"
-    r"csrf|xsrf|code[-_]?verifier|refresh|bearer|cvv|cvc|iban|ssn|card[-_]?number)(?:[-_.\]].*|s|)",
-    re.IGNORECASE,
+    r"csrf|csrfmiddlewaretoken|xsrf|code[-_]?verifier|refresh|bearer|cvv|cvc|iban|ssn|card[-_]?number)"
+    r"(?:s|[0-9]*)(?:[-_.\]].*|)",
+    re.IGNORECASE | re.DOTALL,
 )
+_REMEMBERED: Final = 256
+"""Characters of the longest name that a memo keeps."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 HOP_BY_HOP: Final = frozenset(
@@ -118,7 +122,7 @@ ONE_EXCHANGE: Final = frozenset(
 
 PERSONAL_FIELDS: Final = frozenset(
     b"set-cookie set-cookie2 authentication-info proxy-authentication-info www-authenticate x-csrf-token "
-    b"x-xsrf-token csrf-token clear-site-data x-auth-token x-access-token x-refresh-token x-session-token "
+    b"x-xsrf-token x-csrftoken csrf-token clear-site-data x-auth-token x-access-token x-refresh-token x-session-token "
     b"access-token refresh-token authorization x-amz-security-token x-new-token dpop-nonce x-subject-token "
     b"x-api-key session-id x-session-id sec-session-registration replay-nonce location-token "
     b"accept-signature-nonce".split()
@@ -126,9 +130,13 @@ PERSONAL_FIELDS: Final = frozenset(
 """Response fields that carry credentials or act on the client's own state: such a response is one caller's."""
 
 
-@lru_cache(maxsize=4096)
 def is_credential(name: str) -> bool:
     """Whether a request field (lower case) says who asks."""
+    return _is_credential(name) if len(name) <= _REMEMBERED else _is_credential.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_credential(name: str) -> bool:
     text = name.encode("latin-1", "replace")
     if text in _CREDENTIALS or text == b"sec-token-binding":
         return True
@@ -142,7 +150,11 @@ def is_credential(name: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
     """Whether a query or body field of this name never stands in clear: password, token, secret, api_key..."""
+    return len(name) > _REMEMBERED or _is_secret(name)  # what is no ordinary name is treated as one
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(name: str) -> bool:
     return _SECRET.fullmatch(_CAMEL.sub("_", name)) is not None

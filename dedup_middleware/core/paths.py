@@ -50,13 +50,40 @@ class PathPattern:
         return None if found is None else found.groupdict()
 
 
+Candidate = tuple[int, PathPattern, T]
+
+
+class _Bag(Generic[T]):
+    """Patterns by a literal text: those that begin, or end, with it."""
+
+    __slots__ = ("items", "lengths")
+
+    def __init__(self) -> None:
+        self.items: dict[str, list[Candidate[T]]] = {}
+        self.lengths: list[int] = []
+
+    def add(self, text: str, candidate: Candidate[T]) -> None:
+        self.items.setdefault(text, []).append(candidate)
+        if len(text) not in self.lengths:
+            self.lengths.append(len(text))
+
+    def beginning(self, text: str) -> list[Candidate[T]]:
+        return [one for length in self.lengths for one in self.items.get(text[:length], ())]
+
+    def ending(self, text: str) -> list[Candidate[T]]:
+        return [one for length in self.lengths for one in self.items.get(text[len(text) - length :], ())]
+
+
 class _Node(Generic[T]):
-    __slots__ = ("children", "ends", "rests")
+    """What may follow one segment: literals, a parameter, or a segment that only the regex understands."""
+
+    __slots__ = ("begins", "children", "ends", "stops")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node[T]] = {}
-        self.ends: list[tuple[int, PathPattern, T]] = []
-        self.rests: list[tuple[int, PathPattern, T]] = []
+        self.stops: list[Candidate[T]] = []
+        self.begins: _Bag[T] = _Bag()
+        self.ends: _Bag[T] = _Bag()
 
 
 class PathTable(Generic[T]):
@@ -65,38 +92,47 @@ class PathTable(Generic[T]):
     def __init__(self, items: Iterable[tuple[PathPattern, T]]) -> None:
         self._root: _Node[T] = _Node()
         for order, (pattern, item) in enumerate(items):
-            self._add(order, pattern, item)
+            self._add((order, pattern, item))
 
-    def _add(self, order: int, pattern: PathPattern, item: T) -> None:
-        node = self._root
-        for segment in pattern.path.split("/"):
-            if not _PARAMETER.search(segment):
+    def _add(self, candidate: Candidate[T]) -> None:
+        node, path = self._root, candidate[1].path
+        for segment in path.split("/"):
+            parameter = _PARAMETER.search(segment)
+            if parameter is None:
                 name = segment
             elif _WHOLE_SEGMENT.fullmatch(segment):
                 name = _ANY
-            else:  # a parameter that may span segments, or shares one with text: the regex decides
-                node.rests.append((order, pattern, item))
+            else:  # a parameter that may span segments, or shares one with text
+                text = path[path.rindex("}") + 1 :]
+                if text:
+                    node.ends.add(text, candidate)
+                else:
+                    node.begins.add(segment[: parameter.start()], candidate)
                 return
             node = node.children.setdefault(name, _Node())
-        node.ends.append((order, pattern, item))
+        node.stops.append(candidate)
 
     def matches(self, path: str) -> list[tuple[T, dict[str, str]]]:
         """Every item whose pattern matches, with the path's parameters, in the order of the table."""
-        nodes, found = [self._root], list(self._root.rests)
+        nodes = [self._root]
+        found: list[Candidate[T]] = []
         for segment in path.split("/"):
-            nodes = [
-                child
-                for node in nodes
-                for child in (node.children.get(segment), node.children.get(_ANY))
-                if child is not None
-            ]
+            following: list[_Node[T]] = []
+            for node in nodes:
+                if node.begins.lengths:
+                    found += node.begins.beginning(segment)
+                if node.ends.lengths:
+                    found += node.ends.ending(path)
+                if (child := node.children.get(segment)) is not None:
+                    following.append(child)
+                if (child := node.children.get(_ANY)) is not None:
+                    following.append(child)
+            nodes = following
             if not nodes:
                 break
-            for node in nodes:
-                found += node.rests
-        else:
-            for node in nodes:
-                found += node.ends
-        found.sort(key=lambda candidate: candidate[0])
-        matched = ((item, pattern.match(path)) for _, pattern, item in found)
+        for node in nodes:
+            found += node.stops
+        if len(found) > 1:
+            found.sort(key=lambda candidate: candidate[0])
+        matched = [(item, pattern.match(path)) for _, pattern, item in found]
         return [(item, parameters) for item, parameters in matched if parameters is not None]

@@ -6,13 +6,13 @@ the one does not hold, the other does not show.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import canonical
-from .callers import certificate, cookie_pairs, join_cookies, user_identity, without_analytics
+from .callers import cookie_pairs, has_certificate, join_cookies, user_identity, without_analytics
 from .memo import Memo
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, RELOAD, is_credential
 from .rules import Anonymous
@@ -41,6 +41,8 @@ _TARGET_KEYS: Final = frozenset(
 )
 SPECIAL: Final = ("user", "auth", "session", "state", "extensions")
 _OWN_STATE: Final = frozenset({"_ls_connection_state"})
+_SCOPE_IDENTITY: Final = frozenset({"user", "auth", "session", "certificate", "client"})
+"""What a rule's identity list names beside fields."""
 
 
 class Part(IntEnum):
@@ -69,6 +71,7 @@ class Layout:
         self, names: Sequence[bytes], parts: list[Part], doubt: Reason | None, digest: canonical.Digest
     ) -> None:
         self.doubt = doubt
+        self.count = len(names)
         self.names = names
         self.parts = parts
         self.indexes = [i for i, part in enumerate(parts) if part is Part.KEYED]
@@ -110,7 +113,10 @@ class Reading:
         items = () if vary is None or isinstance(vary, str) else tuple(vary)
         self.trusting = vary == "origin"
         self.everything = vary is None or "*" in items
-        self.added = frozenset(i.encode() for i in items if ":" not in i and not i.startswith("-"))
+        named = rule.identity if isinstance(rule.identity, tuple) else ()
+        self.added = frozenset(
+            i.encode() for i in items if ":" not in i and not i.startswith("-")
+        ) | frozenset(i.encode() for i in named if ":" not in i and i not in _SCOPE_IDENTITY)
         self._dropped = frozenset(i[1:].encode() for i in items if i.startswith("-"))
         self._vary_cookies = frozenset(i[7:].encode() for i in items if i.startswith("cookie:"))
         self._vary_state = frozenset(i for i in items if i.startswith(("state:", "scope:")))
@@ -126,8 +132,8 @@ class Reading:
         self.by_caller = identity in ("separate", "credentials")
         self.keys_client = identity == "separate" or b"client" in self.added or "client" in (self.named or ())
         self.shows_client = self.keys_client or self.function is not None
-        self.layouts: Memo[tuple[bytes, ...], Layout] = Memo(512)
-        self.shapes: Memo[tuple[str, ...], tuple[str, ...]] = Memo(64)
+        self.layouts: Memo[bytes, Layout] = Memo(512)
+        self.usual: tuple[frozenset[str], tuple[str, ...]] = (frozenset(), ())
 
     # -- fields -------------------------------------------------------------------------------------------------
 
@@ -166,13 +172,21 @@ class Reading:
         return Part.HIDDEN
 
     def layout(self, wire_names: tuple[bytes, ...]) -> Layout:
-        """The layout of a request with these field names, in this order."""
+        """The layout of a request with these field names, in this order; found once and remembered.
+
+        The memo's key joins the names: only names without its separator are remembered, and `count` tells apart
+        what a hostile name with one could confuse.
+        """
+        joined = b"\n".join(wire_names)
+        known = self.layouts.get(joined)
+        if known is not None and known.count == len(wire_names):
+            return known
         names = tuple(name.lower() for name in wire_names)
+        if len(names) > MAX_HEADERS:
+            return Layout((), [], "too-many-headers", self._digest)
         parts = [self.part(name) for name in names]
         doubt: Reason | None = None
-        if len(names) > MAX_HEADERS:
-            doubt = "too-many-headers"
-        elif b"upgrade" in names:
+        if b"upgrade" in names:
             doubt = "upgrade"
         elif b"if-match" in names or b"if-unmodified-since" in names:
             doubt = "precondition"
@@ -181,8 +195,9 @@ class Reading:
         elif Part.REFUSED in parts:
             doubt = "credential"
         layout = Layout(names, parts, doubt, self._digest)
-        if len(names) <= _MEMO_HEADERS and sum(map(len, names)) <= _MEMO_NAME_BYTES:
-            self.layouts.put(wire_names, layout)
+        small = len(names) <= _MEMO_HEADERS and len(joined) <= _MEMO_NAME_BYTES
+        if small and joined.count(b"\n") == len(names) - 1:
+            self.layouts.put(joined, layout)
         return layout
 
     def against_grammar(self, layout: Layout, values: Sequence[bytes]) -> list[int]:
@@ -205,7 +220,7 @@ class Reading:
 
     def cookies(self, lines: list[bytes]) -> tuple[list[bytes], list[bytes]] | None:
         """What of the Cookie lines is keyed, and what is visible; None where the rule's list does not name one."""
-        if self.function is not None or self.trusting:
+        if self.function is not None:
             named = self._vary_cookies
             kept = [join_cookies(pair for pair in cookie_pairs(line) if pair[0] in named) for line in lines]
             return [line for line in kept if line], lines
@@ -223,10 +238,12 @@ class Reading:
 
     # -- what outer layers put into the scope -------------------------------------------------------------------
 
-    def shape(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Which of a scope's keys say more than the target does; found once for each set of keys."""
-        special = tuple(name for name in names if name in SPECIAL or name not in _TARGET_KEYS)
-        self.shapes.put(names, special)
+    def shape(self, scope: Scope) -> tuple[str, ...]:
+        """Which of a scope's keys say more than the target does; the last set of keys is remembered as the usual."""
+        keys, special = self.usual
+        if scope.keys() != keys:
+            special = tuple(sorted(name for name in scope if name in SPECIAL or name not in _TARGET_KEYS))
+            self.usual = (frozenset(scope), special)
         return special
 
     def special(self, name: str, scope: Scope) -> Any:
@@ -237,27 +254,27 @@ class Reading:
         """
         value = scope[name]
         if name == "state":
-            return [[key, _plain(value[key], "state")] for key in sorted(self._keyed_state(value))]
+            return self._keyed_state(value)
         if name in ("user", "auth", "session"):
             if self.function is not None or not self.counts(name):
-                if self.named is not None and not self._anonymous(name, value):
+                if self.named is not None and not self.anonymous(name, value):
                     raise DoubtError("credential")
                 return None
             if name == "user":
-                return _plain(user_identity(value), "user")
+                return _who(value)
             if name == "auth":
                 scopes = getattr(value, "scopes", value)
-                return _plain(list(scopes) if isinstance(scopes, Iterable) else scopes, "user")
+                return _plain(sorted(scopes) if isinstance(scopes, (set, frozenset)) else scopes, "user")
             return _plain(dict(value) if isinstance(value, Mapping) else value, "session")
         if name == "extensions":
-            named = certificate(value)
-            if named is None or self.function is not None:
+            tls = value.get("tls") if isinstance(value, Mapping) else None
+            if tls is None or self.function is not None:
                 return None
-            if not self.counts("certificate"):
-                if self.named is not None:
-                    raise DoubtError("credential")
-                return None
-            return _plain(named, "certificate")
+            if self.counts("certificate"):
+                return _plain(tls, "certificate")
+            if self.named is not None and has_certificate(tls):
+                raise DoubtError("credential")
+            return None
         if self.unknown_part(name) is Part.KEYED:
             return _plain(value, "state")
         return None
@@ -286,24 +303,36 @@ class Reading:
         return self.by_caller
 
     @staticmethod
-    def _anonymous(name: str, value: Any) -> bool:
+    def anonymous(name: str, value: Any) -> bool:
+        """Whether `user`, `auth` or `session` says that the caller is nobody in particular."""
         if name == "user":
             try:
-                return user_identity(value) is None
-            except TypeError:
+                return value is None or user_identity(value) in (None, "")
+            except Exception:  # noqa: BLE001 - as for `_who`: who can't be told is somebody
                 return False
         return not (getattr(value, "scopes", value) if name == "auth" else value)
 
-    def _keyed_state(self, state: Any) -> list[str]:
+    def _keyed_state(self, state: Any) -> list[Any]:
         if type(state) is not dict:
             raise DoubtError("state")
-        return [key for key in state if self.state_part(key, state[key]) is Part.KEYED]
+        keyed: list[Any] = []
+        for key in sorted(state):
+            value = state[key]
+            if self.state_part(key, value) is Part.KEYED:
+                keyed.append([key, _plain(value, "state")])
+            elif self._is_own(key, value):
+                keyed.append(key)
+        return keyed
+
+    def _is_own(self, key: str, value: Any) -> bool:
+        """Whether an entry of the state stands in the lifespan's own."""
+        return any(key in own and own[key] is value for own in self._own_states)
 
     def state_part(self, key: str, value: Any) -> Part:
         """What becomes of one entry of `scope["state"]`."""
         if f"state:{key}" in self._vary_state:
             return Part.KEYED
-        if any(key in own and own[key] is value for own in self._own_states) or key in _OWN_STATE:
+        if key in _OWN_STATE or self._is_own(key, value):
             return Part.VISIBLE
         if any(fnmatchcase(key, pattern) for pattern in self._ignored_state):
             return Part.VISIBLE
@@ -316,6 +345,14 @@ class Reading:
         if any(fnmatchcase(key, pattern) for pattern in self._ignored_scope):
             return Part.VISIBLE
         return Part.KEYED if self.everything or self.trusting else Part.HIDDEN
+
+
+def _who(user: Any) -> str | int | None:
+    try:
+        who = user_identity(user)
+    except Exception:  # noqa: BLE001 - a user is whatever an outer layer made; its properties may raise anything
+        raise DoubtError("user") from None
+    return cast("str | int | None", _plain(who, "user"))
 
 
 def _plain(value: Any, reason: Reason) -> Any:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .callers import cookie_pairs
 from .names import is_credential
-from .reading import SPECIAL, DoubtError, Part, Reading
+from .reading import SPECIAL, DoubtError, Layout, Part, Reading
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
@@ -16,20 +17,16 @@ if TYPE_CHECKING:
 
 def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
     """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named."""
-    headers: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-    if b"cookie" not in shown and reading.part(b"cookie") is Part.KEYED:
+    headers: Headers = list(scope["headers"])
+    names = tuple([name for name, _ in headers])
+    layout = reading.layout(names)
+    if layout.whole_cookies and b"cookie" not in shown:
         headers = reading.without_analytics(headers)
-    names = tuple(name for name, _ in headers)
-    layout = reading.layouts.get(names) or reading.layout(names)
-    odd = reading.against_grammar(layout, [value for _, value in headers])
-    kept: Headers = []
-    for i, (name, value) in enumerate(headers):
-        part = layout.parts[i]
-        if layout.names[i] in shown or i in odd or part in (Part.KEYED, Part.NOISE, Part.VISIBLE):
-            kept.append((name, value))
-        elif part is Part.COOKIE:
-            cookies = reading.cookies([value])
-            kept += [(name, line) for line in cookies[1]] if cookies else []
+        names = tuple([name for name, _ in headers])
+        layout = reading.layout(names)
+    if names != layout.names:  # the key holds names in lower case, as ASGI has them
+        headers = [(name.lower(), value) for name, value in headers]
+    kept = headers if layout.plain else _kept(reading, layout, headers, shown)
     flight = dict(scope)
     flight["headers"] = kept
     if scope.get("client"):
@@ -39,14 +36,31 @@ def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(
             if own in flight and not reading.counts(own):
                 del flight[own]
     state = flight.get("state")
-    if type(state) is dict and any(reading.state_part(k, v) is Part.HIDDEN for k, v in state.items()):
+    if (
+        state
+        and type(state) is dict
+        and any(reading.state_part(k, v) is Part.HIDDEN for k, v in state.items())
+    ):
         flight["state"] = {k: v for k, v in state.items() if reading.state_part(k, v) is not Part.HIDDEN}
-    for key in reading.shapes.get(tuple(scope)) or reading.shape(tuple(scope)):
+    for key in reading.shape(scope):
         if key not in SPECIAL and reading.unknown_part(key) is Part.HIDDEN:
             del flight[key]
     if "extensions" in flight:
         flight["extensions"] = _extensions(reading, flight["extensions"])
     return flight
+
+
+def _kept(reading: Reading, layout: Layout, headers: Headers, shown: frozenset[bytes]) -> Headers:
+    odd = reading.against_grammar(layout, [value for _, value in headers])
+    kept: Headers = []
+    for i, (name, value) in enumerate(headers):
+        part = layout.parts[i]
+        if layout.names[i] in shown or i in odd or part in (Part.KEYED, Part.NOISE, Part.VISIBLE):
+            kept.append((name, value))
+        elif part is Part.COOKIE:
+            cookies = reading.cookies([value])
+            kept += [(name, line) for line in cookies[1]] if cookies else []
+    return kept
 
 
 def _extensions(reading: Reading, extensions: Any) -> dict[str, Any]:
@@ -71,12 +85,13 @@ def one_identity(reading: Reading, scope: Scope) -> bool:
     for name, value in reading.without_analytics(scope["headers"]):
         field = name.lower()
         if reading.part(field) is Part.COOKIE:
-            cookies = reading.cookies([value])
-            if cookies and cookies[0]:
+            if any(name in reading.identity_cookies for name, _ in cookie_pairs(value)):
                 return True
         elif reading.part(field) is Part.KEYED and is_credential(field.decode("latin-1")):
             return True
-    return any(reading.counts(name) and scope.get(name) for name in ("user", "session"))
+    if reading.counts("session") and scope.get("session"):
+        return True
+    return reading.counts("user") and not reading.anonymous("user", scope.get("user"))
 
 
 def fate(reading: Reading, scope: Scope, name: bytes, value: bytes) -> Part:

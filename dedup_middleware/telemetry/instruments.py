@@ -1,0 +1,142 @@
+"""Instruments: what a metrics SDK hears.
+
+Law: callbacks run in the exporter's thread and only read; several engines of one process sum up, none is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from ..core.status import Outcome, Reason
+from .attributes import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+SCOPE_NAME: Final = "dedup_middleware"
+CountKey = tuple[Outcome, Reason, str, str]
+
+
+class Gauges(NamedTuple):
+    """What the observable instruments read of an engine; each a function that only reads."""
+
+    flights: Callable[[], int]
+    bytes_: Callable[[], int]
+    evictions: Callable[[], int]
+
+
+class Engine(Protocol):
+    """What is read of an engine."""
+
+    counts: dict[CountKey, int]
+    saved: dict[tuple[Outcome, str], float]
+    gauges: Gauges
+
+
+class _Book(NamedTuple):
+    """What one engine counted; the counts stay when the engine is gone, or counters would fall."""
+
+    engine: Callable[[], Engine | None]
+    counts: dict[CountKey, int]
+    saved: dict[tuple[Outcome, str], float]
+
+
+class Instruments:
+    """One provider's instruments, which sum up over its engines: an SDK hears only the first callback of a name.
+
+    Their callbacks run in the exporter's thread and only read; a dict's copy is one step there.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._books: list[_Book] = []
+        self.forward_duration = meter.create_histogram("dedup.forward.duration", "s", "Length of forwards")
+        self.wait_duration = meter.create_histogram("dedup.wait.duration", "s", "Time that followers waited")
+        self.flight_followers = meter.create_histogram(
+            "dedup.flight.followers", "{request}", "Requests that joined a flight"
+        )
+        self.store_operation = meter.create_histogram(
+            "dedup.store.operation.duration", "s", "Length of invalidations and sweeps"
+        )
+        meter.create_observable_counter(
+            "dedup.requests", [self._requests], "{request}", "Requests by outcome and reason"
+        )
+        meter.create_observable_counter(
+            "dedup.saved.duration", [self._saved], "s", "Seconds of forwards that did not run"
+        )
+        meter.create_observable_up_down_counter(
+            "dedup.flights.active", [self._sum("flights")], "{flight}", "Flights under way"
+        )
+        meter.create_observable_up_down_counter(
+            "dedup.store.size", [self._sum("bytes_")], "By", "Bytes that stored responses are charged for"
+        )
+        meter.create_observable_counter(
+            "dedup.evictions", [self._sum("evictions")], "{response}", "Stored responses that made room"
+        )
+
+    def add(self, engine: Engine) -> None:
+        """Count an engine in; what engines counted that are gone goes into one book."""
+        gone = _Book(lambda: None, {}, {})
+        books = [gone]
+        for book in self._books:
+            if book.engine() is not None:
+                books.append(book)
+                continue
+            for key, number in book.counts.items():
+                gone.counts[key] = gone.counts.get(key, 0) + number
+            for where, seconds in book.saved.items():
+                gone.saved[where] = gone.saved.get(where, 0.0) + seconds
+        self._books = [*books, _Book(weakref.ref(engine), engine.counts, engine.saved)]
+
+    def _requests(self, _: CallbackOptions) -> Iterator[Observation]:
+        total: Counter[CountKey] = Counter()
+        for book in self._books:
+            total.update(book.counts.copy())
+        for (outcome, reason, label, method), number in total.items():
+            attributes = place(label, method)
+            yield Observation(number, attributes | {"dedup.outcome": outcome, "dedup.reason": reason})
+
+    def _saved(self, _: CallbackOptions) -> Iterator[Observation]:
+        total: dict[tuple[Outcome, str], float] = {}
+        for book in self._books:
+            for where, seconds in book.saved.copy().items():
+                total[where] = total.get(where, 0.0) + seconds
+        for (outcome, label), seconds in total.items():
+            yield Observation(seconds, {"dedup.outcome": outcome, "dedup.rule": label})
+
+    def _sum(self, gauge: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            engines = [engine for book in self._books if (engine := book.engine()) is not None]
+            return [Observation(sum(getattr(engine.gauges, gauge)() for engine in engines))]
+
+        return observe
+
+
+_by_provider: Final[weakref.WeakKeyDictionary[MeterProvider, Instruments]] = weakref.WeakKeyDictionary()
+_early: Final[list[MeterProvider]] = []
+"""The API's stand-in, while it is what engines report to."""
+_lock: Final = threading.Lock()
+
+
+def instruments(version: str, given: MeterProvider | None) -> Instruments:
+    """The provider's instruments, made once: an SDK hears only the first callback of a name.
+
+    Those made before a global provider was set are that provider's from then on.
+    """
+    provider = given or metrics.get_meter_provider()
+    with _lock:
+        found = _by_provider.get(provider)
+        if found is None:
+            if given is None and _early:
+                found = _by_provider.pop(_early.pop(), None)
+            _by_provider[provider] = found = found or Instruments(
+                metrics.get_meter(SCOPE_NAME, version, given)
+            )
+            if given is None and type(provider).__module__.startswith("opentelemetry.metrics"):
+                _early.append(provider)
+        return found

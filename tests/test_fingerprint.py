@@ -1,0 +1,708 @@
+"""Fingerprints: equal keys mean that the app would see equal requests, whatever the rule; and no part shifts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dedup_middleware import ANONYMOUS, Rule
+from dedup_middleware.core.canonical import canonical, parse, plain
+from dedup_middleware.core.canonical import encode as pack
+from dedup_middleware.core.decide import ambiguous, ambiguous_query
+from dedup_middleware.core.fingerprint import Fingerprinter, Hasher
+from dedup_middleware.core.memo import Memo
+from dedup_middleware.core.names import ADDRESS_FIELDS, NOISE, RELOAD, is_credential, is_secret
+from dedup_middleware.core.sight import visible
+
+from .kit import make_scope
+
+Request = dict[str, Any]
+HASH = Hasher(b"a secret")
+
+
+def examples(count: int) -> settings:
+    """So many examples, the same in every run."""
+    return settings(max_examples=count, derandomize=True, deadline=None, database=None)
+
+
+quick = examples(150)
+
+
+def reader(rule: Rule, own_states: Sequence[dict[str, Any]] = ()) -> Fingerprinter:
+    return Fingerprinter(rule, 0, HASH, own_states)
+
+
+def key_of(fingerprints: Fingerprinter, scope: Request, body: bytes = b"") -> bytes | str:
+    method = scope["method"]
+    part = fingerprints.body_part(scope, body, Memo(1)) if method not in ("GET", "HEAD") else None
+    return fingerprints.key(scope, method, part)
+
+
+class User:
+    def __init__(self, identity: object, *, truth: bool = True) -> None:
+        self.identity = identity
+        self.truth = truth
+
+    def __bool__(self) -> bool:
+        return self.truth
+
+    def __repr__(self) -> str:
+        return f"User({self.identity!r})"
+
+
+OWN = object()
+LIFESPAN = {"own": OWN}
+JSON = (b"content-type", b"application/json")
+PLAIN_GET: Request = {"method": "GET", "target": "/", "headers": []}
+
+# -- equal keys, equal sights ----------------------------------------------------------------------------------------
+
+VARY_ITEMS = (
+    "accept x-a -x-a -accept -user-agent * client cookie:theme cookie:sid state:s scope:tenant authorization "
+    "x-request-id x-real-ip cache-control cookie"
+).split()
+IDENTITY_ITEMS = (
+    "cookie:sid cookie:theme authorization user session certificate client x-a x-real-ip cookie".split()
+)
+IGNORE_ITEMS = (
+    "header:x-a header:x-* header:accept header:* query:utm_* query:* body:id body:* state:s state:* scope:tenant"
+).split()
+
+
+def identity_function(scope: Any) -> Any:
+    fields = dict(scope["headers"])
+    return fields.get(b"authorization", b"").decode() or ANONYMOUS
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    vary: Any = draw(st.none() | st.just("origin") | st.lists(st.sampled_from(VARY_ITEMS), max_size=4))
+    if isinstance(vary, list) and "*" not in vary:
+        vary = [item for item in vary if not item.startswith("-")]
+    identity: Any = draw(
+        st.sampled_from(["separate", "credentials", "shared", identity_function])
+        | st.lists(st.sampled_from(IDENTITY_ITEMS), min_size=1, max_size=3)
+    )
+    ignore = draw(st.lists(st.sampled_from(IGNORE_ITEMS), max_size=2))
+    return Rule(vary=vary, identity=identity, ignore=ignore, ttl=draw(st.sampled_from([0, 60])))
+
+
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PLAIN = (b"1", b"2", b"")
+COOKIES = (
+    b"sid=1", b"sid=2", b"theme=1; sid=1", b"theme=2; sid=1", b"_ga=1", b"_ga=2; sid=1", b'sid="1;_ga=1"',
+    b'sid="1;_ga=2"', b"sid=1;sid=2", b"sid=1; other=1", b"other=2", b"",
+)  # fmt: skip
+FIELDS: dict[bytes, tuple[bytes, ...]] = {
+    **dict.fromkeys(
+        (b"accept", b"x-a", b"x-b", b"X-A", b"user-agent", b"te", b"range", b"authorization"), PLAIN
+    ),
+    **dict.fromkeys(
+        (b"x-api-key", b"x-forwarded-for", b"x-real-ip", b"if-none-match", b"content-encoding"), PLAIN
+    ),
+    b"cookie": COOKIES,
+    b"traceparent": (TRACE, TRACE.replace(b"a", b"b"), b"1"),
+    b"x-request-id": (b"1", b"2", b" "),
+    b"connection": (b"close", b"close, x-a, Traceparent, X-Request-Id", b"cache-control"),
+    b"cache-control": (b"no-cache", b"max-age=0", b"no-store"),
+    b"pragma": (b"no-cache", b"x"),
+    b"content-type": (b"application/json", b"text/plain"),
+    b"content-length": (b"0", b"1", b"2"),
+}
+DATA: tuple[Any, ...] = (
+    None, True, 1, 1.0, 0, 0.0, -0.0, "", "1", b"1", 2**64, ["int", str(2**64)], [1], (1,), ["list", [1]], {"a": 1},
+    {"a": True},    {"a": {"b": 1}}, ["dict", {"a": 1}], [], {}, (), object,
+)  # fmt: skip
+PARTS: dict[str, tuple[Any, ...]] = {
+    "method": ("GET", "HEAD", "QUERY"),
+    "scheme": ("http", "https"),
+    "target": ("/", "/a", "/a?utm_a=1", "/a?utm_b=1&x=1", "/a?x=1", "/a?x=1&utm_a", "/a?utm_a=1;x=2",
+               "/a?utm_a=1;x=3", "/a?utm%5Fa=1", "/a?token=1", "/a?token=2", "/a?x=1&x=2"),
+    "raw_path": (b"/a", b"/%61", None),
+    "root_path": ("", "/a"),
+    "http_version": ("1.1", "2"),
+    "server": (("h", 80), ("h", 81), None),
+    "client": ("10.0.0.1", "10.0.0.2"),
+    "state": ({}, *({"s": data} for data in DATA), {"t": 1}, {"t": 2}, {"own": OWN}, {"own": 1}, {"s": 1, "t": 1}),
+    "tenant": DATA,
+    "user": (None, "a", "b", 0, 1, "1", "", User("a"), User("b"), User("a", truth=False), User(0), User(None)),
+    "auth": (None, {"sub": "a"}, {"sub": "b"}, ["read"], ["write"], ("read",), {"read"}, [], object()),
+    "session": (None, {}, {"id": 1}, {"id": 2}, {"id": "1"}, {"csrf": 1}, {"id": [1]}, {"id": object()}, object()),
+    "extensions": ({}, {"tls": {"client_cert_name": "a"}}, {"tls": {"client_cert_name": "b"}},
+                   {"tls": {"tls_version": 1}}, {"tls": {"tls_version": 2}}, {"tls": {"client_cert_error": "x"}},
+                   {"http.response.push": {}}, {"tls": None}),
+    "body": (b"", b"{}", b'{"a":1}', b'{ "a": 1 }', b'{"a":1.0}', b'{"id":1}', b'{"id":2}', b'{"token":1}',
+             b'{"token":2}', b'{"id":1,"id":2}', b'{"a":1,"id":1}', b"1"),
+}  # fmt: skip
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=4))
+    parts = draw(st.sets(st.sampled_from(sorted(PARTS)), max_size=3))
+    return {
+        "method": draw(st.sampled_from(PARTS["method"])),
+        "target": draw(st.sampled_from(PARTS["target"])),
+        "headers": [(name, draw(st.sampled_from(FIELDS[name]))) for name in names],
+        **{name: draw(st.sampled_from(PARTS[name])) for name in parts},
+    }
+
+
+def neighbours(request: Request) -> Iterator[Request]:
+    """The request, and every one that differs from it in one part or one field."""
+    yield request
+    for name, values in PARTS.items():
+        yield from ({**request, name: value} for value in values)
+    headers = request["headers"]
+    for i, (name, _) in enumerate(headers):
+        yield {**request, "headers": headers[:i] + headers[i + 1 :]}
+        yield from (
+            {**request, "headers": [*headers[:i], (name, value), *headers[i + 1 :]]} for value in FIELDS[name]
+        )
+    for name, values in FIELDS.items():
+        yield from ({**request, "headers": [*headers, (name, value)]} for value in values)
+        yield {**request, "headers": [(name, values[0]), *headers]}
+
+
+def make(request: Request) -> tuple[Request, bytes]:
+    request = dict(request)
+    body = request.pop("body", b"")
+    return make_scope(**request), body
+
+
+def exactly(value: Any) -> str:
+    """A text that is the same only for values that nobody can tell apart."""
+    return repr(sorted(value.items())) if type(value) is dict else repr(value)
+
+
+def patterns(rule: Rule, kind: str) -> list[str]:
+    return [item.removeprefix(kind) for item in rule.ignore if item.startswith(kind)]
+
+
+def ignored(name: str, among: list[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in among)
+
+
+def counted_field(rule: Rule, name: bytes, value: bytes, connection: set[bytes]) -> bool:
+    """Whether the app may only see a field because the key holds it, judged by the documented words alone."""
+    text = name.decode()
+    if name == b"content-length":
+        return False
+    if name in (b"host", b"content-type", b"content-encoding", b"transfer-encoding", b"range", b"if-range"):
+        return True
+    if callable(rule.identity) and (is_credential(text) or name in ADDRESS_FIELDS):
+        return False
+    if is_credential(text) or name in ADDRESS_FIELDS:
+        return True
+    if ignored(text, patterns(rule, "header:")) and text not in (*_named(rule.vary), *_named(rule.identity)):
+        return False
+    if name in NOISE and NOISE[name].fullmatch(value) and name not in connection:
+        return text in _named(rule.vary)
+    return not (rule.vary == "origin" and text not in _named(rule.identity))
+
+
+def _named(items: object) -> tuple[str, ...]:
+    return items if isinstance(items, tuple) else ()
+
+
+def read_alike(body: bytes, left_out: list[str]) -> Any:
+    """A body as every parser of JSON reads it, numbers as they are spelled; itself where parsers differ."""
+    pairs: list[list[tuple[str, Any]]] = []
+    spelled = json.loads(body, parse_int=str.encode, parse_float=str.encode, object_pairs_hook=pairs.append)
+    if spelled is not None:
+        return spelled
+    names = [name for name, _ in pairs[-1]]
+    if len(set(names)) < len(names):
+        return body
+    return sorted(pair for pair in pairs[-1] if not ignored(pair[0], left_out) or pair[0] == "token")
+
+
+def sight(rule: Rule, fingerprints: Fingerprinter, scope: Request, body: bytes) -> Request:
+    """What the app sees of a request, without noise, framing and what the operator swore to."""
+    seen = visible(fingerprints.reading, scope)
+    connection = {
+        token.strip(b" \t").lower()
+        for name, value in scope["headers"]
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    counted = [
+        (name, value)
+        for name, value in seen["headers"]
+        if counted_field(rule, name.lower(), value, connection)
+    ]
+    what: Request = {**seen, "headers": sorted(counted, key=lambda pair: pair[0])}
+    query = patterns(rule, "query:")
+    what["query_string"] = [
+        pair
+        for pair in seen["query_string"].decode().split("&")
+        if pair
+        if ";" in pair
+        or not ignored((parse_qsl(pair, keep_blank_values=True) or [("", "")])[0][0], query)
+        or "token" in pair
+    ]
+    if callable(rule.identity):
+        for name in ("user", "auth", "session", "client"):
+            what.pop(name, None)
+    user = what.pop("user", None)
+    what["user"] = getattr(user, "identity", user)
+    auth, what["session"] = what.pop("auth", None), what.pop("session", None) or None
+    what["auth"] = sorted(auth) if isinstance(auth, set) else auth
+    state = patterns(rule, "state:")
+    what.pop("state", None)
+    what["state"] = [
+        (name, value)
+        for name, value in sorted((seen.get("state") or {}).items())
+        if f"state:{name}" in _named(rule.vary) or not ignored(name, state)
+    ]
+    if "scope:tenant" not in _named(rule.vary) and ignored("tenant", patterns(rule, "scope:")):
+        what.pop("tenant", None)
+    extensions = dict(what.pop("extensions", None) or {})
+    if callable(rule.identity) or extensions.get("tls") is None:
+        extensions.pop("tls", None)
+    what["extensions"] = extensions
+    content_type = [value for name, value in seen["headers"] if name.lower() == b"content-type"]
+    encoded = any(name.lower() == b"content-encoding" for name, _ in seen["headers"])
+    what["body"] = body if scope["method"] == "QUERY" else b""
+    if scope["method"] == "QUERY" and content_type == [b"application/json"] and not encoded and body:
+        what["body"] = read_alike(body, patterns(rule, "body:"))
+    return what
+
+
+@examples(60)
+@given(rules(), requests())
+@example(Rule(vary="origin", identity=["cookie:sid"]), PLAIN_GET)
+@example(Rule(vary="origin", identity="shared"), PLAIN_GET)
+@example(Rule(vary="origin"), PLAIN_GET)
+@example(Rule(vary=[], identity=["x-a"]), PLAIN_GET)
+@example(Rule(vary=["cookie:theme"], identity="shared"), PLAIN_GET)
+@example(Rule(vary=["x-request-id"]), PLAIN_GET)
+@example(Rule(vary=[], identity="shared"), {**PLAIN_GET, "method": "QUERY", "headers": [JSON]})
+@example(Rule(ignore=["query:utm_*", "body:id"]), {**PLAIN_GET, "method": "QUERY", "headers": [JSON]})
+@example(Rule(vary=["state:s", "scope:tenant"], identity=["user", "certificate"]), PLAIN_GET)
+@example(Rule(identity=identity_function), PLAIN_GET)
+@example(Rule(), PLAIN_GET)
+@example(Rule(ttl=60), {**PLAIN_GET, "headers": [(b"connection", b"x-a, x-request-id, cache-control")]})
+def test_equal_keys_mean_that_the_app_sees_equal_requests(rule: Rule, request: Request) -> None:
+    fingerprints = reader(rule, [LIFESPAN])
+    seen: dict[bytes, tuple[Request, Request]] = {}
+    for neighbour in neighbours(request):
+        scope, body = make(neighbour)
+        key = key_of(fingerprints, scope, body)
+        if isinstance(key, bytes):
+            what = {name: exactly(value) for name, value in sight(rule, fingerprints, scope, body).items()}
+            known, first = seen.setdefault(key, (what, neighbour))
+            assert known == what, (first, neighbour)
+    assert len(seen) > 1 or request["headers"], "nothing of all this tells requests apart"
+
+
+@examples(20)
+@given(rules(), requests())
+def test_a_request_always_has_the_key_that_it_had(rule: Rule, request: Request) -> None:
+    """Memos only remember: a fresh reading and a used one agree, whatever they were asked before."""
+    used = reader(rule, [LIFESPAN])
+    crowd = list(neighbours(request))
+    for neighbour in (*crowd, *crowd[::7]):
+        scope, body = make(neighbour)
+        before = repr(scope)
+        key = key_of(used, scope, body)
+        fresh = reader(rule, [LIFESPAN])
+        assert key_of(fresh, scope, body) == key
+        seen = visible(used.reading, scope)
+        assert repr(seen) == repr(visible(fresh.reading, scope))
+        assert repr(scope) == before, "a request is only read"
+        assert seen["headers"] is not scope["headers"]
+
+
+@examples(40)
+@given(rules(), rules(), requests())
+def test_rules_never_share_a_key(one: Rule, other: Rule, request: Request) -> None:
+    scope, body = make(request)
+    first = key_of(Fingerprinter(one, 0, HASH), scope, body)
+    second = key_of(Fingerprinter(other, 1, HASH), scope, body)
+    assert isinstance(first, str) or first != second
+
+
+# -- boundaries ------------------------------------------------------------------------------------------------------
+
+
+def spelled(scope: Request) -> list[tuple[str, Any]]:
+    """The texts of a request, side by side."""
+    texts: list[tuple[str, Any]] = [("path", scope["path"]), ("query_string", scope["query_string"])]
+    for i, (name, value) in enumerate(scope["headers"]):
+        texts += [(f"name {i}", name), (f"value {i}", value)]
+    return texts
+
+
+def respelled(scope: Request, changed: dict[str, Any]) -> Request:
+    new = {**scope, **{name: value for name, value in changed.items() if " " not in name}}
+    new["headers"] = [
+        (changed.get(f"name {i}", name), changed.get(f"value {i}", value))
+        for i, (name, value) in enumerate(scope["headers"])
+    ]
+    return new
+
+
+plain_data = st.recursive(
+    st.none() | st.booleans() | st.sampled_from([0, 1, -1, 1.0, 0.0, "", "1", b"1", 2**64, "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.tuples(inner)
+        | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+words = st.text("abc=&:;,./", min_size=1, max_size=4)
+
+
+@quick
+@given(
+    st.lists(st.tuples(words, words), min_size=1, max_size=4), words, words, st.integers(0, 20), st.booleans()
+)
+def test_no_boundary_can_be_shifted(
+    headers: list[tuple[str, str]], path: str, query: str, place: int, forward: bool
+) -> None:
+    """nuster #6: /get?name=x and /?getname=x shared a key."""
+    fingerprints = reader(Rule())
+    pairs = [(b"x-" + name.encode(), value.encode()) for name, value in headers]
+    scope = {**make_scope("/", "GET", pairs), "path": "/" + path, "query_string": query.encode()}
+    texts = spelled(scope)
+    place %= len(texts) - 1
+    (left, one), (right, other) = texts[place], texts[place + 1]
+    if isinstance(one, str):
+        one = one.encode()
+    moved = (one + other[:1], other[1:]) if forward else (one[:-1], one[-1:] + other)
+    if moved == (one, other):
+        return
+    changed = {left: moved[0], right: moved[1]}
+    if left == "path":
+        changed["path"] = moved[0].decode()
+    assert key_of(fingerprints, respelled(scope, changed)) != key_of(fingerprints, scope)
+
+
+@quick
+@given(plain_data, plain_data)
+def test_plain_data_has_one_encoding_and_no_other_has_it(one: Any, other: Any) -> None:
+    assert (pack(plain(one)) == pack(plain(other))) == (repr(_ordered(one)) == repr(_ordered(other)))
+
+
+def _ordered(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _ordered(data[name]) for name in sorted(data)}
+    if isinstance(data, (list, tuple)):
+        return type(data)(_ordered(item) for item in data)
+    return data
+
+
+@pytest.mark.parametrize("secret", [b"a", b"a" * 100])
+def test_a_digest_says_nothing_without_its_secret(secret: bytes) -> None:
+    assert Hasher(secret)(b"x") != Hasher(b"b")(b"x")
+    assert Hasher(secret)(b"x") == Hasher(secret)(b"x")
+    assert len(Hasher(secret)(b"x")) == 16
+
+
+# -- canonical bodies ------------------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
+    if isinstance(value, dict):
+        names = draw(st.permutations(list(value)))
+        return {name: shuffled(value[name], draw) for name in names}
+    if isinstance(value, list):
+        return [shuffled(item, draw) for item in value]
+    return value
+
+
+@quick
+@given(json_values, st.data())
+def test_the_canonical_form_depends_on_the_value_alone(value: Any, data: st.DataObject) -> None:
+    plainly = json.dumps(value, ensure_ascii=False).encode()
+    other = json.dumps(
+        shuffled(value, data.draw),
+        ensure_ascii=data.draw(st.booleans()),
+        indent=data.draw(st.none() | st.integers(0, 3)),
+    ).encode()
+    form = canonical(plainly)
+    assert form is not None
+    assert canonical(other) == form
+    assert canonical(json.dumps(json.loads(other)).encode()) == form, "once more changes nothing"
+
+
+@quick
+@given(json_values, json_values)
+def test_canonical_forms_are_equal_only_for_equal_values(one: Any, other: Any) -> None:
+    first, second = json.dumps(one).encode(), json.dumps(other).encode()
+    assert (canonical(first) == canonical(second)) == (repr(_ordered(one)) == repr(_ordered(other)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"1", b"1.0"), (b"1e2", b"1E2"), (b"100", b"1e2"), (b"0", b"-0"), (b"1", b'"1"'), (b"1.10", b"1.1"),
+        (b'{"a":1}', b'{"a":"1"}'), (b"[1]", b'["1"]'), (b"[]", b"{}"), (b"null", b'""'), (b"true", b"1"),
+        (b"[[1],2]", b"[1,[2]]"), (b'{"a":{"b":1}}', b'{"a":{},"b":1}'), (b'"\\u0041"', b'"a"'),
+        (b"9007199254740993", b"9007199254740992"), (b'"\xc3\xa9"', b'"e\xcc\x81"'), (b'"a\\u0000"', b'"a"'),
+    ],
+)  # fmt: skip
+def test_values_that_parsers_tell_apart_stay_apart(one: bytes, other: bytes) -> None:
+    first, second = canonical(one), canonical(other)
+    assert first is not None
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b" ", b"{", b"{}x", b"{}{}", b"\xef\xbb\xbf{}", b"\xff", b'"\xff"', b'{"a":1,"a":1}',
+        b'{"a":1,"\\u0061":2}',        b'[{"x":{"b":1,"b":2}}]', b"NaN", b"[Infinity]", b"-Infinity",
+        b'"\\ud800"', b'{"\\udfff":1}', b"[1,]", b"01",
+        b"'a'", b'"a\nb"', b'"\\x"', b"[" * 10_000 + b"]" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+        b"[" * 100_000, b"\x00{}", b"// x\n1", b"\xed\xa0\x80", '"\ud83d"'.encode("utf-8", "surrogatepass"),
+        b"{}".decode().encode("utf-16"), b'"\\uD83D\\u0041"',
+    ],
+)  # fmt: skip
+def test_a_body_that_parsers_could_read_differently_is_itself(body: bytes) -> None:
+    assert canonical(body) is None
+    fingerprints = reader(Rule())
+    scope = make_scope("/", "QUERY", [(b"content-type", b"application/json")])
+    assert key_of(fingerprints, scope, body) != key_of(fingerprints, scope, body + b" ")
+
+
+@pytest.mark.parametrize("digits", [5_000, 60_000])
+def test_a_number_of_any_length_costs_no_arithmetic(digits: int) -> None:
+    assert canonical(b"1" * digits) != canonical(b"1" * (digits - 1) + b"2")
+    assert parse(b"1" * digits) == b"1" * digits
+
+
+@pytest.mark.parametrize("first", ["ignoring", "plain"])
+def test_rules_never_share_what_they_remember_of_bodies(first: str) -> None:
+    """Every rule has its own `ignore`, one memo serves them all, and a mark may shift the rules' places."""
+    memo: Memo[bytes, bytes] = Memo(10)
+    scope = make_scope("/", "QUERY", [(b"content-type", b"application/json")])
+    readers = {"ignoring": reader(Rule(ignore=["body:id"])), "plain": reader(Rule())}
+    one, other = b'{"id":1}', b'{"id":2}'
+    found: dict[str, list[bytes]] = {}
+    for name in (first, *(set(readers) - {first})):
+        found[name] = [readers[name].body_part(scope, body, memo) for body in (one, other)]
+    assert found["ignoring"][0] == found["ignoring"][1]
+    assert found["plain"][0] != found["plain"][1]
+
+
+# -- ignore ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ignore", "one", "other", "same"),
+    [
+        ("query:utm_*", "/?utm_a=1&x=1", "/?x=1", True),
+        ("query:utm_*", "/?x=1&utm_a=1", "/?utm_b=2&x=1", True),
+        ("query:utm_*", "/?utm%5Fa=1", "/", True),
+        ("query:utm_*", "/?utm_a=1&x=1", "/?utm_a=1&x=2", False),
+        ("query:utm_*", "/?x=1&x=2&utm_a", "/?x=2&x=1", False),
+        ("query:utm_*", "/?utm_a=1;x=1", "/?utm_a=1;x=2", False),
+        ("query:utm_*", "/?utm_a;x=1", "/", False),
+        ("query:*", "/?password=a", "/?password=b", False),
+        ("query:*", "/?api_key=a", "/", False),
+        ("query:*", "/?access%5Ftoken=a", "/?access%5Ftoken=b", False),
+        ("query:a", "/?a=1", "/?A=1", False),
+        ("query:a", "/?aa=1", "/?aa=2", False),
+    ],
+)
+def test_only_what_ignore_names_is_left_out_of_a_query(ignore: str, one: str, other: str, same: bool) -> None:
+    fingerprints = reader(Rule(ignore=[ignore]))
+    keys = {key_of(fingerprints, make_scope(target)) for target in (one, other)}
+    assert (len(keys) == 1) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b'{"requestId":1,"q":"x"}', b'{"requestId":2,"q":"x"}', True),
+        (b'{"requestId":1,"q":"x"}', b'{"q":"x"}', True),
+        (b'{"requestId":1,"q":"x"}', b'{"requestId":1,"q":"y"}', False),
+        (b'{"in":{"requestId":1}}', b'{"in":{"requestId":2}}', False),
+        (b'[{"requestId":1}]', b'[{"requestId":2}]', False),
+        (b'{"request_token":1}', b'{"request_token":2}', False),
+        (b'{"requestId":1,"requestId":2}', b'{"requestId":3,"requestId":4}', False),
+    ],
+)
+def test_only_what_ignore_names_is_left_out_of_a_body(one: bytes, other: bytes, same: bool) -> None:
+    fingerprints = reader(Rule(ignore=["body:request*"]))
+    scope = make_scope("/", "QUERY", [(b"content-type", b"application/json")])
+    assert (key_of(fingerprints, scope, one) == key_of(fingerprints, scope, other)) is same
+
+
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"cookie", b"x-api-key", b"x-forwarded-for", b"host", b"range"]
+)
+@pytest.mark.parametrize("pattern", ["header:*", "header:?*", "header:*[a-z]"])
+def test_no_pattern_leaves_a_credential_out(name: bytes, pattern: str) -> None:
+    fingerprints = reader(Rule(ignore=[pattern]))
+    keys = {key_of(fingerprints, make_scope(headers=[(name, value)])) for value in (b"a=1", b"a=2")}
+    assert len(keys) == 2
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+WORDS = (
+    "auth token key user tenant account org session cert identity principal jwt assertion signature consumer role "
+    "group scope permission secret password otp actor dpop email username apikey impersonate"
+).split()
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("spelling", ["{}", "x-{}", "x_{}_id", "{}-name", "my-{}s", "x-app-{}"])
+def test_a_field_whose_name_says_who_asks_is_a_credential(word: str, spelling: str) -> None:
+    plural = "x-identities" if word == "identity" and spelling == "my-{}s" else spelling.format(word)
+    assert is_credential(plural)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "accept host user-agent idempotency-key sec-fetch-user sec-websocket-key x-keyboard x-monkey x-forwarded-host "
+    "x-request-id referer x-usergroup content-type origin x-roleplay".split(),
+)
+def test_other_fields_are_no_credentials(name: str) -> None:
+    assert not is_credential(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "authorization proxy-authorization cookie x-api-key api-key x-access-token x-amzn-oidc-data "
+    "x-goog-iap-jwt-assertion x-forwarded-client-cert ssl-client-cert x-ms-client-principal "
+    "cf-access-jwt-assertion remote-user "
+    "x-authenticated-userid tailscale-user-login x-spiffe-id sec-token-binding x-csrf-token x-csrftoken".split(),
+)
+def test_the_known_credentials_are_ones(name: str) -> None:
+    assert is_credential(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "password passwd pwd pass token access_token accessToken id-token secret client_secret clientSecret api_key "
+    "api-key apikey apiKey X-Amz-Signature sig auth Authorization session session_id sessionid sid "
+    "jwt otp pin user[password] "
+    "user.password credentials password1 password2 PASSWORD newPassword new_password csrfmiddlewaretoken "
+    "csrf_token refresh_token code_verifier private_key passphrase".split(),
+)
+def test_a_name_that_says_secret_is_one(name: str) -> None:
+    assert is_secret(name)
+    assert is_secret(f"user_{name}")
+    assert is_secret(f"{name}_old")
+
+
+@pytest.mark.parametrize(
+    "name", "q page id name utm_source compass tokenize passenger author keyboard spin".split()
+)
+def test_other_names_say_no_secret(name: str) -> None:
+    assert not is_secret(name)
+
+
+HOSTILE = r"""
+import sys
+from dedup_middleware.core import fields, names
+from dedup_middleware.core.decide import ambiguous, ambiguous_query
+size = 60_000
+blanks = [b" ,", b"\t", b" ", b",", b"a=b ,", b"a=b\t,", b"a= ", b"a=b, ", b";", b"a", b"Root="]
+blanks += [b"Root=a;", b"Root=a ", b"-"]
+for unit in blanks:
+    for count in (40, 100, size // len(unit)):
+        for end in (b"!", b"\n", b"=", b"\x00", b""):
+            text = unit * count + end
+            for pattern in (*names.NOISE.values(), names.RELOAD, names.ANALYTICS_COOKIE):
+                pattern.fullmatch(text)
+            names.ANALYTICS_HINT.search(text)
+            fields.directives([text])
+            fields.names_listed([text])
+            fields.none_match([text], b'"a"')
+            fields.http_date(text)
+            ambiguous("/" + text.decode(), b"/" + text)
+            ambiguous_query(text)
+for unit in ("_pass", "pass.", "a_", "A", "aA", "_", "token", "[", "api-key-"):
+    for end in ("", "\n", "!"):
+        names.is_secret((unit * size)[:size] + end)
+        names.is_credential((unit * size)[:size] + end)
+print("done")
+"""
+
+
+def test_no_field_can_keep_a_pattern_busy() -> None:
+    """A pattern that backtracks takes hours for these; a minute is enough by far for one that does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
+# -- ambiguous targets -----------------------------------------------------------------------------------------------
+
+AMBIGUOUS = (
+    "http://other.test/a *  //a /a//b /a/../b /../a /a/.. /a/. /./a /a/./b /a\\b /a\x00b /a\nb /a\x7fb /a\x1fb a "
+).split(" ")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", AMBIGUOUS)
+def test_a_path_that_can_be_read_in_two_ways_is_ambiguous(path: str) -> None:
+    assert ambiguous(path, path.encode())
+    assert ambiguous(path, None)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"/a%2fb", b"/a%2Fb", b"/a%5cb", b"/a%5C", b"/%2e%2e/a", b"/a/%2E", b"/a/.%2e/b", b"/a/%2e./b",
+        b"//a",
+        b"/a/..;/b",        b"/a/..;x=1/b", b"/a%00", b"http://other.test/a", b"a", b"", b"/a b",
+        b"/a\tb", b"/a\x00", b"/a\\b",
+        b"/a/%2e%2e;/b",        b"/a%0ab", b"/a%0D%0Ab", b"/a%1fb", b"/a%7F",
+    ],
+)  # fmt: skip
+def test_a_raw_path_that_can_be_read_in_two_ways_is_ambiguous(raw: bytes) -> None:
+    assert ambiguous("/a", raw)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/a", "/a/", "/a.b", "/..a", "/a..", "/a...b/...", "/a;v=1", "/é", "/a b", "/a%b", "/a:b@c", "/~a"],
+)
+def test_an_ordinary_path_is_not_ambiguous(path: str) -> None:
+    raw = re.sub(rb"[^!-~]|%", lambda match: b"%%%02X" % match[0][0], path.encode())
+    assert not ambiguous(path, raw)
+    assert not ambiguous(path, None)
+
+
+def _queries() -> Iterator[bytes]:
+    for code in (*range(0x21), 0x7F):
+        yield b"a=%c" % code
+
+
+@pytest.mark.parametrize("query", [b" ", b"a=b c", *_queries()])
+def test_a_query_with_what_no_uri_has_is_ambiguous(query: bytes) -> None:
+    assert ambiguous_query(query)
+    assert not ambiguous_query(b"a=%20%00%1E&\xc3\xa9#?/")
+
+
+def test_the_reload_grammar_is_exact() -> None:
+    assert [
+        value for value in (b"no-cache", b"max-age=0", b"max-age=0,no-cache") if not RELOAD.fullmatch(value)
+    ] == []
+    assert not any(
+        RELOAD.fullmatch(value) for value in (b"no-store", b"no-cache\n", b"max-age=00", b"no-cache=x", b"")
+    )

@@ -1,0 +1,374 @@
+"""Rules: what each field takes and refuses, which rule a request meets, and what stands beside what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dedup_middleware import ConfigurationError, Dedup, Rule
+from dedup_middleware.core.decide import Bypass, Consider
+
+from .kit import make_scope
+
+
+def refused(**fields: Any) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        Rule(**fields)
+    return caught.value
+
+
+def allowed_after(sentence: str) -> str:
+    return sentence.partition("; allowed: ")[2]
+
+
+# -- what a field refuses --------------------------------------------------------------------------------------------
+
+
+def each(field: str, *values: Any) -> list[tuple[str, Any]]:
+    return [(field, value) for value in values]
+
+
+WRONG: list[tuple[str, Any]] = [
+    *each("path", 5, None, "", "x", "git/{repo}", "/{", "/{a}}", "/{a b}", "/{a:nope}"),
+    *each("path", "/{a}/{a}", b"/x", ["/x"], "/{}"),
+    *each("methods", "GET", 5, [], [5], [""], ["GE T"], b"GET", {"GET": 1}),
+    *each("name", 5, "", b"x", ["x"], True),
+    *each("ttl", -1, -0.5, True, None, "", "5", "5 m", "m", "-5m", "5x", [5], b"5m"),
+    *each("ttl", float("nan"), float("inf"), float("-inf"), "origin"),
+    *each("vary", 5, "accept", b"accept", [5], [""], ["a b"], ["-accept"], {"accept": 1}),
+    *each("vary", ["cookie:"], ["cookie:a b"], ["*", "-"], True),
+    *each("ignore", "query:x", [5], ["x"], ["query:"], ["path:x"], ["header"], 5),
+    *each("ignore", ["header:authorization"], ["header:Cookie"], ["header:x-api-key"]),
+    *each("ignore", ["query:token"], ["body:password"], ["header:range"], ["header:host"]),
+    *each("identity", 5, None, "all", [], [5], [""], ["cookie:"], ["a b"], True, {}),
+    *each("tags", "chat", 5, [5], [""], ["chat:{port}"], ["chat:{"], ["{}"], None),
+    *each("invalidates", "chat", 5, [5], [""], ["chat:{port}"], ["chat:}"], None),
+    *each("collapse", 1, 0, "yes", "true", []),
+    *each("max_wait", 0, "0s", -1, True, None, "soon", float("inf")),
+    *[
+        (field, value)
+        for field in ("max_followers", "max_responses", "max_request_body", "max_response_body")
+        for value in (-1, 1.5, 1.0, True, "1", None, "1k")
+    ],
+    ("max_responses", 0),
+    *each("max_bytes", -1, 1.5, True, "1k", []),
+    *each("negative_ttl", -1, True, None, "origin", "x", float("nan")),
+    *each("share_errors", 1, 0, None, "true"),
+    *each("mode", "", "ON", "none", True, None, 5, [], "shadow"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=lambda item: repr(item)[:40])
+def test_a_wrong_value_is_refused_with_the_field_the_value_and_what_is_allowed(
+    field: str, value: Any
+) -> None:
+    error = refused(**{field: value})
+
+    sentence = str(error)
+    assert error.place == f"Rule.{field}"
+    assert sentence.startswith(f"Rule.{field}: ")
+    shown = error.value
+    assert shown is value or shown == value or shown in value or str(shown) == str(value), (shown, value)
+    assert repr(shown) in sentence
+    assert allowed_after(sentence)
+    assert "\n" not in sentence
+
+
+def test_every_field_of_a_rule_has_its_wrong_values_above() -> None:
+    assert {field for field, _ in WRONG} == set(Rule.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"ttl": "origin"}, '"origin" is not available in this version'),
+        ({"mode": "shadow"}, '"shadow" is not available in this version'),
+        ({"stale_while_revalidate": 5}, "stale_while_revalidate is not available in this version"),
+        ({"stale_if_error": 5}, "stale_if_error is not available in this version"),
+        ({"honor_request_directives": True}, "honor_request_directives is not available in this version"),
+    ],
+)
+def test_what_a_later_version_brings_is_refused_as_not_available_in_this_one(
+    fields: dict[str, Any], said: str
+) -> None:
+    (field,) = fields
+    error = refused(**fields)
+
+    assert error.place == f"Rule.{field}"
+    assert said in str(error)
+
+
+@pytest.mark.parametrize("field", ["tll", "TTL", "path_", "", "vary "])
+def test_an_unknown_field_is_refused_with_the_list_of_the_fields_that_there_are(field: str) -> None:
+    error = refused(**{field: 5})
+
+    assert error.place == f"Rule.{field}"
+    assert error.value == 5
+    for known in Rule.__struct_fields__:
+        assert known in allowed_after(str(error))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "forms"),
+    [
+        ("identity", None, ("separate", "credentials", "shared", "list", "function")),
+        ("identity", 5, ("separate", "credentials", "shared", "list", "function")),
+        ("identity", "all", ("separate", "credentials", "shared", "list", "function")),
+        ("vary", 5, ("origin", "cookie:NAME", '"*"')),
+        ("vary", "accept", ("origin", "cookie:NAME", '"*"')),
+        ("ttl", "5", ("seconds", "5m")),
+        ("mode", "x", ('"on"', '"off"')),
+        ("tags", ["chat:{port}"], ("parameters of the path: {path}",)),
+        ("max_wait", "0s", ("above 0",)),
+    ],
+)
+def test_what_is_allowed_names_every_form_that_the_field_has(
+    field: str, value: Any, forms: tuple[str, ...]
+) -> None:
+    allowed = allowed_after(str(refused(**{field: value})))
+
+    assert all(form in allowed for form in forms), allowed
+
+
+def test_a_tag_with_an_unknown_parameter_is_told_the_parameters_of_the_path() -> None:
+    error = refused(path="/git/{repo}/log/{count:int}", tags=["git:{repository}"])
+
+    assert error.value == "git:{repository}"
+    assert allowed_after(str(error)) == "parameters of the path: {count}, {repo}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"ttl": 60}, "ttl"),
+        ({"ttl": "1ms"}, "ttl"),
+        ({"negative_ttl": 1}, "negative_ttl"),
+        ({"collapse": True}, "collapse"),
+        ({"tags": ["b"]}, "tags"),
+    ],
+)
+def test_a_rule_that_invalidates_neither_stores_nor_collapses(fields: dict[str, Any], field: str) -> None:
+    error = refused(path="/x", invalidates=["a"], **fields)
+
+    assert error.place == f"Rule.{field}"
+    assert "beside invalidates" in str(error)
+
+
+@pytest.mark.parametrize("field", ["ttl", "negative_ttl"])
+@pytest.mark.parametrize("methods", [["POST"], ["POST", "delete"], ["REPORT"]])
+def test_a_lifetime_for_unsafe_methods_alone_asks_for_collapse_in_writing(
+    field: str, methods: list[str]
+) -> None:
+    fields: dict[str, Any] = {"methods": methods, field: 60}
+
+    error = refused(**fields)
+
+    assert error.place == f"Rule.{field}"
+    assert "collapse=True" in str(error)
+    assert Rule(**fields, collapse=True).shares("POST")
+    assert Rule(**fields, mode="off").mode == "off"
+    with pytest.raises(ConfigurationError, match="collapse=True"):
+        Rule(**fields, collapse=False)
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    assert len(str(refused(name=["x" * 10_000]))) < 300
+
+
+# -- what a field takes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (0, 0.0),
+        (5, 5.0),
+        (0.25, 0.25),
+        ("250ms", 0.25),
+        ("5s", 5.0),
+        ("5m", 300.0),
+        ("2h5m", 7500.0),
+        ("1d", 86400.0),
+        ("1.5h", 5400.0),
+        ("0s", 0.0),
+    ],
+)
+@pytest.mark.parametrize("field", ["ttl", "negative_ttl", "max_wait"])
+def test_durations_are_seconds_or_a_text_with_units(field: str, written: Any, seconds: float) -> None:
+    if field == "max_wait" and seconds == 0:
+        assert refused(max_wait=written).value == written
+    else:
+        assert getattr(Rule(**{field: written}), field) == seconds
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    rule = Rule()
+
+    assert (rule.path, rule.methods, rule.name) == ("/{path:path}", ("GET", "HEAD", "QUERY"), None)
+    assert (rule.ttl, rule.negative_ttl, rule.max_wait) == (0.0, 0.0, 30.0)
+    assert (rule.vary, rule.ignore, rule.identity) == (None, (), "separate")
+    assert (rule.tags, rule.invalidates, rule.collapse) == ((), (), None)
+    assert (rule.max_followers, rule.max_responses, rule.max_bytes) == (1000, 1000, None)
+    assert (rule.max_request_body, rule.max_response_body) == (64 * 1024, 1024 * 1024)
+    assert (rule.share_errors, rule.mode) == (True, "on")
+    assert Rule(invalidates=["a"]).methods == ("POST", "PUT", "PATCH", "DELETE")
+
+
+def test_a_rule_is_frozen_and_holds_nothing_that_can_change_later() -> None:
+    tags = ["a"]
+    rule = Rule("/x", tags=tags, methods=["get", "GET"], vary=["Accept"], identity=["cookie:A", "User"])
+    tags.append("b")
+
+    assert rule.tags == ("a",)
+    assert rule.methods == ("GET",)
+    assert rule.vary == ("accept",)
+    assert rule.identity == ("cookie:A", "user")
+    with pytest.raises(AttributeError):
+        rule.ttl = 5  # type: ignore[misc]
+
+
+def test_the_path_may_be_positional_and_everything_else_is_named() -> None:
+    assert Rule("/x").path == "/x"
+    with pytest.raises(TypeError):
+        Rule("/x", ["GET"])  # type: ignore[call-arg]
+
+
+# -- which rule a request meets --------------------------------------------------------------------------------------
+
+
+def met(dedup: Dedup, target: str, method: str = "GET", **more: Any) -> str:
+    return dedup.plan(make_scope(target, method, **more)).label
+
+
+def test_the_first_rule_whose_path_and_methods_match_wins() -> None:
+    dedup = Dedup(
+        [
+            Rule("/git/{repo}/status", name="status"),
+            Rule("/git/{repo}/{rest:path}", name="rest", methods=["GET"]),
+            Rule("/git/one/{what}", name="late"),
+            Rule("/{any}", name="segment"),
+        ]
+    )
+
+    assert met(dedup, "/git/one/status") == "status"
+    assert met(dedup, "/git/one/log") == "rest"
+    assert met(dedup, "/git/one/log", "HEAD") == "late"
+    assert met(dedup, "/git/two/log", "HEAD") == "default"
+    assert met(dedup, "/x") == "segment"
+    assert met(dedup, "/x", "POST") == "default"
+    assert met(dedup, "/") == "default"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target", "matches"),
+    [
+        ("/n/{id:int}", "/n/5", True),
+        ("/n/{id:int}", "/n/x", False),
+        ("/n/{id:int}", "/n/5/", False),
+        ("/n/{id}", "/n/a%20b", True),
+        ("/n/{id}", "/n/", False),
+        ("/f/{name}.json", "/f/a.json", True),
+        ("/f/{name}.json", "/f/a.xml", False),
+        ("/f/{rest:path}", "/f/a/b/c", True),
+        ("/f/{rest:path}", "/f/", True),
+        ("/f/{rest:path}", "/f", False),
+        ("/a.b", "/aXb", False),
+        ("/x", "/x/", False),
+        ("/x", "/X", False),
+    ],
+)
+def test_a_pattern_matches_as_in_a_route_table(pattern: str, target: str, matches: bool) -> None:
+    assert met(Dedup([Rule(pattern, name="it")]), target) == ("it" if matches else "default")
+
+
+def test_a_pattern_never_matches_a_path_that_ends_in_a_line_feed() -> None:
+    dedup = Dedup([Rule("/x/{id}", name="it")])
+    scope = make_scope("/x/5")
+    scope["path"], scope["raw_path"] = "/x/5\n", b"/x/5%0A"
+
+    plan = dedup.plan(scope)
+
+    assert isinstance(plan, Bypass)
+    assert plan.reason == "target"
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "label"),
+    [("", "/x", "it"), ("/api", "/api/x", "it"), ("/api", "/x", "it"), ("/api", "/apix/x", "default")],
+)
+def test_a_rule_matches_the_path_below_root_path(root_path: str, path: str, label: str) -> None:
+    assert met(Dedup([Rule("/x", name="it")]), path, root_path=root_path) == label
+
+
+def test_two_rules_with_one_pattern_are_told_apart_by_method_and_fill_their_tags() -> None:
+    dedup = Dedup(
+        [
+            Rule("/chat/{port}", methods=["GET"], ttl=5, tags=["chat:{port}", "chats"], name="read"),
+            Rule("/chat/{port}", methods=["POST"], invalidates=["chat:{port}"], name="write"),
+        ]
+    )
+
+    read, write = (dedup.plan(make_scope("/chat/9222", method)) for method in ("GET", "POST"))
+
+    assert isinstance(read, Consider)
+    assert (read.label, read.tags) == ("read", ("tag:chat:9222", "tag:chats"))
+    assert isinstance(write, Bypass)
+    assert (write.label, write.reason, write.unsafe) == ("write", "invalidates", True)
+    assert write.tags == ("tag:chat:9222",)
+
+
+def test_a_parameter_with_braces_in_it_is_not_filled_in_twice() -> None:
+    dedup = Dedup([Rule("/t/{a}/{b}", ttl=5, tags=["{a}-{b}"])])
+
+    plan = dedup.plan(make_scope("/t/{b}/x"))
+
+    assert isinstance(plan, Consider)
+    assert plan.tags == ("tag:{b}-x",)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "REPORT", "get", "MKCOL"])
+def test_an_unsafe_or_unknown_method_is_never_shared_unless_written(method: str) -> None:
+    plain = Dedup().plan(make_scope("/x", method))
+    written = Dedup([Rule("/x", methods=[method], collapse=True)]).plan(make_scope("/x", method.upper()))
+
+    assert isinstance(plain, Bypass)
+    assert (plain.reason, plain.unsafe) == ("method", True)
+    assert isinstance(written, Consider)
+
+
+def test_a_rule_switched_off_bypasses_and_still_stands_before_the_next() -> None:
+    dedup = Dedup([Rule("/jobs/{id}", mode="off", name="jobs"), Rule("/jobs/5", ttl=60, name="five")])
+
+    plan = dedup.plan(make_scope("/jobs/5"))
+
+    assert plan == Bypass("off", "jobs")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "QUERY"])
+def test_an_unknown_route_stores_nothing(method: str) -> None:
+    # failures.md 8: what nobody opted in is never switched on.
+    plan = Dedup([Rule("/known", ttl=60)]).plan(make_scope("/unknown", method))
+
+    assert isinstance(plan, Consider)
+    assert not plan.rule.stores
+
+
+def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callable[..., Dedup]) -> None:
+    dedup = make_dedup(Rule("/n/{id}", name="it", ttl=5, tags=["n:{id}"]))
+
+    for number in range(20_000):
+        plan = dedup.plan(make_scope(f"/n/{number}"))
+        assert isinstance(plan, Consider)
+        assert plan.tags == (f"tag:n:{number}",)
+
+    assert len(dedup.plans) <= 2 * dedup.plans.capacity
+    dedup.plan(make_scope("/n/" + "x" * 100_000))
+    assert all(len(key[1]) < 2000 for key in [*dedup.plans.young, *dedup.plans.old])
+
+
+def test_a_thousand_rules_are_found_as_one() -> None:
+    dedup = Dedup([Rule(f"/r{number}/{{id}}", name=f"r{number}") for number in range(1000)])
+
+    assert {met(dedup, f"/r{number}/5") for number in range(1000)} == {f"r{n}" for n in range(1000)}
