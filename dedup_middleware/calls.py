@@ -10,13 +10,15 @@ import functools
 import inspect
 import sys
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
 from .core import canonical
-from .core.errors import ForwardFailed
+from .core.errors import ConfigurationError, ForwardFailed
 from .core.http import RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
 from .flight import Flight, FlightAbandonedError, Limits
@@ -24,7 +26,7 @@ from .telemetry import DEBUG, Telemetry, requests_log
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from .core.http import Stored
     from .core.status import Outcome, Reason
@@ -83,7 +85,7 @@ class Calls:
     ) -> T:
         """See `Dedup.call`."""
         dedup = self._dedup
-        rule = Rule(ttl=ttl, max_wait=max_wait)
+        rule = checked(ttl, tags, max_wait)
         try:
             digest = dedup.digest(canonical.encode(["call", canonical.plain(key)]))
         except (TypeError, ValueError, OverflowError):
@@ -175,7 +177,7 @@ class _Call:
         holder = inside.get()
         error: str | None = None
         try:
-            with _waiting(holder, flight):
+            with waiting(holder, flight):
                 await waiter.head()
         except BaseException as failure:
             error = type(failure).__qualname__
@@ -239,7 +241,7 @@ class _Call:
         error: str | None = None
         again = False
         try:
-            with _waiting(holder, flight):
+            with waiting(holder, flight):
                 head = await waiter.head()
             if head is None:
                 error = flight.error_type or "IncompleteResponse"
@@ -309,7 +311,7 @@ class _Call:
             )
 
 
-class _waiting:  # noqa: N801 - reads as a statement
+class waiting:  # noqa: N801 - reads as a statement
     """While a flight's own work waits for another flight, the table can see who waits for whom."""
 
     def __init__(self, holder: Flight | None, flight: Flight) -> None:
@@ -341,6 +343,32 @@ def _waits_for_itself(flight: Flight) -> bool:
     return False
 
 
+def checked(ttl: object, tags: object, max_wait: object) -> Rule:
+    """What a call asks for, as a rule; its fields are refused with a rule's sentences.
+
+    Raises:
+        ConfigurationError: for what a rule could not have.
+    """
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise ConfigurationError("call.tags", tags, "a list of texts")
+    try:
+        return Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
+    except ConfigurationError as error:
+        place = error.place.replace("Rule.", "call.")
+        raise ConfigurationError(place, error.value, error.allowed) from None
+
+
+def _check_tag(tag: str, parameters: Iterable[str]) -> None:
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
+    except ValueError:
+        raise ConfigurationError("cached.tags", tag, "a text with {parameters} of the function") from None
+    unknown = {name.partition(".")[0].partition("[")[0] for name in names} - set(parameters)
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in parameters) or "none in this function"
+        raise ConfigurationError("cached.tags", tag, f"parameters of the function: {known}")
+
+
 def _size(value: object, names: Iterable[str]) -> int:
     """An estimate of the bytes that a value holds: its encoded size where it has one, else its shell's."""
     try:
@@ -357,13 +385,16 @@ def _name(fn: Callable[..., Any]) -> str:
 
 
 def cached(
-    calls: Calls, *, ttl: float | str, tags: tuple[str, ...], max_wait: float
+    calls: Calls, *, ttl: float | str, tags: Iterable[str], max_wait: float
 ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
     """See `Dedup.cached`."""
-    Rule(ttl=ttl, max_wait=max_wait)
+    checked(ttl, tags, max_wait)
+    templates = tuple(tags)
 
     def decorate(fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
         signature = inspect.signature(fn)
+        for tag in templates:
+            _check_tag(tag, signature.parameters)
         name = f"{fn.__module__}.{fn.__qualname__}"
 
         @functools.wraps(fn)
@@ -375,7 +406,7 @@ def cached(
                 [name, arguments],
                 functools.partial(fn, *args, **kwargs),
                 ttl=ttl,
-                tags=[tag.format_map(arguments) for tag in tags],
+                tags=[tag.format_map(arguments) for tag in templates],
                 max_wait=max_wait,
                 label=_name(fn),
             )

@@ -22,6 +22,7 @@ from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
 from .core.memo import Memo
 from .core.rules import Rule
+from .flight import Limits
 from .flights import FlightTable
 from .stats import Stats, make_stats
 from .stores.memory import Bounds, MemoryStore
@@ -116,6 +117,10 @@ class Dedup:
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
             for ordinal, rule in enumerate(self.book.rules)
         }
+        self.limits = [
+            Limits(float(rule.max_wait), rule.max_followers, rule.max_response_body)
+            for rule in self.book.rules
+        ]
         self._bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
         self.store: Store = self._empty_store()
         self.plans.clear()
@@ -163,6 +168,9 @@ class Dedup:
 
         After it returns, nothing computed before it is served. Returns how many stored responses went.
         """
+        for tag in tags:
+            if not isinstance(tag, str):  # a list of tags would drop nothing, and nobody would notice
+                raise TypeError(f"a tag is a text, not {type(tag).__name__}")
         started = self.clock()
         dropped = self.invalidate_names([f"tag:{tag}" for tag in tags])
         self.telemetry.record_store(self.clock() - started, "invalidate")
@@ -255,7 +263,7 @@ class Dedup:
         self, *, ttl: float | str = 0, tags: Iterable[str] = (), max_wait: float = 30
     ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
         """`call` as a decorator: the key is the function and its arguments, which also fill `{name}` in the tags."""
-        return cached(self.calls, ttl=ttl, tags=tuple(tags), max_wait=max_wait)
+        return cached(self.calls, ttl=ttl, tags=tags, max_wait=max_wait)
 
     async def aclose(self) -> None:
         """Cancel this loop's flights and wait for their end; drop what is stored. A closed engine may be used again."""

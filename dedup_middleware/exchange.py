@@ -9,13 +9,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from .calls import inside
+from .calls import inside, waiting
 from .core import status as wire
 from .core.callers import address_name
 from .core.decide import Consider, Keep, not_modified
 from .core.errors import ForwardFailed
-from .core.http import Head, Headers, StoredResponse, first
-from .flight import Flight, FlightAbandonedError, Limits, Waiter, WaiterCutError, WaiterGoneError
+from .flight import Flight, FlightAbandonedError, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled
 from .hit import NOT_IN_304, answer, tell
 from .telemetry import DEBUG, requests_log
@@ -23,12 +22,17 @@ from .telemetry import DEBUG, requests_log
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from .core.answer import Answer
+    from .core.http import Headers, StoredResponse
     from .core.status import Outcome, Reason
     from .dedup import Dedup
     from .telemetry import Span, Trace
 
 MAX_TURNS: Final = 4
 """How often a request joins, regroups or rejoins before it goes alone."""
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Exchange:
@@ -71,17 +75,19 @@ class Exchange:
     async def run(self) -> bool:
         """Answer the request; False where it must be bypassed (there are too many flights)."""
         loop = asyncio.get_running_loop()
-        nested = inside.get() is not None
+        holder = inside.get()
         try:
             for turn in range(MAX_TURNS + 1):
-                alone: Reason | None = "nested" if nested else self._alone
+                alone: Reason | None = self._alone if holder is None else "nested"
                 if not self.plan.collapses:
                     alone = alone or "not-collapsed"
                 if turn == MAX_TURNS:
                     alone = alone or "max-wait"
                 # One synchronous step: look up, look for a flight, or open one.
                 dedup, now = self.dedup, self.dedup.clock()
-                shown = dedup.variants.get(self.key) or frozenset()
+                shown = _NOTHING
+                if dedup.variants.young or dedup.variants.old:
+                    shown = dedup.variants.get(self.key) or _NOTHING
                 key = self.plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
                 try:
                     stored = dedup.store.get(self.plan.ordinal, key, now)
@@ -97,8 +103,9 @@ class Exchange:
                 if flight is None:
                     if not self._opens(loop, key, shown, alone):
                         return False
-                    if await self._lead(self.led[-1], alone or "miss"):
-                        return True
+                    with waiting(holder, self.led[-1]):
+                        if await self._lead(self.led[-1], alone or "miss"):
+                            return True
                 elif await self._follow(flight):
                     return True
             raise AssertionError(
@@ -124,13 +131,12 @@ class Exchange:
     def _opens(
         self, loop: asyncio.AbstractEventLoop, key: bytes, shown: frozenset[bytes], alone: Reason | None
     ) -> bool:
-        dedup, plan, rule = self.dedup, self.plan, self.plan.rule
-        limits = Limits(float(rule.max_wait), rule.max_followers, rule.max_response_body)
+        dedup, plan = self.dedup, self.plan
         names = dedup.names(self.scope, plan.tags)
         flight = dedup.flights.open(
             loop,
             key,
-            limits,
+            dedup.limits[plan.ordinal],
             (*names, address_name(self.scope)),
             listed=alone is None,
             runs_on=self.method not in ("GET", "HEAD", "QUERY"),
@@ -172,7 +178,9 @@ class Exchange:
                 done = not self._differs(settled) or len(self.led) > MAX_TURNS
                 if done:
                     reason = settled.passed or reason
-                    await self._send_head(settled.head, self._forward_status(settled, reason))
+                    await self._send_head(
+                        settled.head, settled.head.headers, self._forward_status(settled, reason)
+                    )
                     await self._send_body(waiter)
         except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
             pass  # what the app did after that counts: below
@@ -238,7 +246,7 @@ class Exchange:
             if self._differs(settled):
                 return False
             head_ns = time.time_ns() if self.tracer is not None else None
-            await self._send_head(settled.shared, wire.COLLAPSED)
+            await self._send_head(settled.head, settled.head.shared, wire.COLLAPSED)
             try:
                 await self._send_body(waiter, settled)
             except (FlightAbandonedError, WaiterCutError) as end:
@@ -284,18 +292,15 @@ class Exchange:
                 await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
             self.heard.append(message)
 
-    async def _send_head(self, head: Head, status: bytes) -> None:
-        headers = [*head.headers, (b"cache-status", status)]
+    async def _send_head(self, head: Answer, pairs: Headers, status: bytes) -> None:
+        headers = [*pairs, (b"cache-status", status)]
         self.status = head.status
-        if status is wire.COLLAPSED and first(head.headers, b"age") is None:
+        if status is wire.COLLAPSED and head.age is None:
             headers.append((b"age", b"0"))
-        rule = self.plan.rule
-        if rule.stores and not_modified(
-            self.method,
-            head.status,
-            self.headers,
-            first(head.headers, b"etag"),
-            first(head.headers, b"last-modified"),
+        if (
+            head.validates
+            and self.plan.rule.stores
+            and not_modified(self.method, head.status, self.headers, head.etag, head.last_modified)
         ):
             self.status = 304
             headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""
-WATCH_AFTER: Final = 0.05
+WATCH_AFTER: Final = 0.1
 """Seconds between looks at the flights under way: one that is over by then needs no timer and no watchman."""
 
 
@@ -141,8 +141,7 @@ class FlightTable:
             for name in names:
                 for flight in self._by_name.get(name, ()):
                     closed += flight.current
-                    flight.current = False
-                    self.leave(flight)
+                    self._overtake(flight)
         return closed
 
     def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
@@ -150,8 +149,17 @@ class FlightTable:
         with self.lock:
             for flight in self._by_name.get(name, ()):
                 if flight.current and any(is_same(caller) for caller in flight.callers):
-                    flight.current = False
-                    self.leave(flight)
+                    self._overtake(flight)
+
+    def _overtake(self, flight: Flight) -> None:
+        """What the flight computes is out of date, and so is what it waits for."""
+        ahead = [flight]
+        while ahead:
+            one = ahead.pop()
+            if one.current:
+                one.current = False
+                self.leave(one)
+                ahead += one.waits_for
 
     def invalidate_all(self) -> None:
         """Close every flight; no result is stored."""

@@ -12,10 +12,9 @@ import msgspec
 
 from .calls import inside
 from .core import canonical
+from .core.answer import Answer, read_answer
 from .core.decide import Consider, Keep, Pass, Settlement, settle
-from .core.fields import is_etag, names_listed, seconds
-from .core.http import Head, Headers, StoredResponse, first, response_size, values
-from .core.names import HOP_BY_HOP, ONE_EXCHANGE
+from .core.http import Head, StoredResponse, response_size
 from .core.sight import one_identity, visible
 from .core.status import Reason
 
@@ -31,18 +30,14 @@ _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions"
 """What a flight's scope has of its own: never copied to the leader's."""
 
 
-_NOT_SHARED: Final = HOP_BY_HOP | ONE_EXCHANGE
-
-
 class Settled(msgspec.Struct, eq=False):
     """What a flight's head means to its waiters.
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
-    only the leader may use the response, and why. `shared` is the head without the fields of one exchange.
+    only the leader may use the response, and why.
     """
 
-    head: Head
-    shared: Head
+    head: Answer
     settlement: Settlement
     vary: frozenset[bytes]
     variant: bytes
@@ -80,7 +75,6 @@ class Forward:
         self._scope = visible(plan.fingerprints.reading, leader_scope, shown)
         self._given = dict(self._scope)
         self._session = _session_content(leader_scope)
-        self._length: int | None = None
         self._settled: Settled | None = None
         self._stored: StoredResponse | None = None
         flight.on_outgrown = self._outgrown
@@ -125,7 +119,8 @@ class Forward:
             last = not message.get("more_body", False)
             chunk = chunk if type(chunk) is bytes else bytes(chunk)
             if last:
-                if self._length is not None and flight.body.total + len(chunk) != self._length:
+                length = self._settled.head.length
+                if length is not None and flight.body.total + len(chunk) != length:
                     self._settled.mangled = True
                 await flight.write(chunk, last=True)
                 self._landed()
@@ -142,11 +137,14 @@ class Forward:
 
     def _open(self, message: Message) -> None:
         dedup, plan, flight = self._dedup, self._plan, self._flight
-        headers: Headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
-        head = Head(message["status"], headers)
+        head = read_answer(message["status"], message.get("headers", ()), self._method)
         reader = plan.fingerprints
         settlement = settle(
-            plan.rule, self._method, head, one_identity=one_identity(reader.reading, self._leader_scope)
+            plan.rule,
+            self._method,
+            head.status,
+            head.headers,
+            one_identity=lambda: one_identity(reader.reading, self._leader_scope),
         )
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
@@ -157,19 +155,16 @@ class Forward:
                 dedup.passes.put(variant, dedup.clock() + 2.0)
             flight.stop_keeping()
         else:
-            dedup.passes.discard(variant)
-            named = reader.unkeyed(settlement.vary) - self._shown
-            if named:
+            if dedup.passes.young or dedup.passes.old:
+                dedup.passes.discard(variant)
+            if settlement.vary and (named := reader.unkeyed(settlement.vary) - self._shown):
                 vary = self._shown | named
                 dedup.variants.put(self._base, vary)
                 variant = reader.variant(self._base, vary, self._given["headers"])
                 dedup.flights.move(flight, variant)
             if isinstance(settlement, Keep):
                 flight.runs_on = True
-        self._length = _declared_length(head, self._method)
-        self._settled = Settled(
-            head, _shareable(head), settlement, vary, variant, passed, route_of(self._scope)
-        )
+        self._settled = Settled(head, settlement, vary, variant, passed, route_of(self._scope))
         self._copy_back()
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
@@ -209,30 +204,28 @@ class Forward:
             or _session_content(self._leader_scope) != self._session
         ):
             return
-        head = settled.shared
+        head, trace = settled.head, flight.trace
         body = flight.body.whole()
         started = flight.head_at or flight.opened_at
-        names = (*flight.stored_names,)
-        etag = first(head.headers, b"etag")
-        etag = etag if etag is not None and is_etag(etag) else None
-        last_modified = first(head.headers, b"last-modified")
-        trace = flight.trace
+        headers = head.shared
+        if head.age is not None:  # told anew with each hit
+            headers = [pair for pair in headers if pair[0].lower() != b"age"]
         stored = StoredResponse(
-            head=Head(head.status, [pair for pair in head.headers if pair[0].lower() != b"age"]),
+            head=Head(head.status, headers),
             body=body,
             stored_at=started,
             expires=started + settled.settlement.lifetime,
-            names=names,
+            names=flight.stored_names,
             generation=flight.generation,
             seconds=flight.took or 0.0,
-            initial_age=seconds(next(iter(values(head.headers, b"age")), None)) or 0,
-            etag=etag,
-            last_modified=last_modified,
-            validates=etag is not None or last_modified is not None,
+            initial_age=head.age or 0,
+            etag=head.etag,
+            last_modified=head.last_modified,
+            validates=head.validates,
             route=settled.route,
             flight=trace.flight if trace is not None else None,
             link=trace.context if trace is not None else None,
-            size=response_size(head.headers, body, names),
+            size=response_size(headers, body, flight.stored_names),
         )
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.put(self._plan.ordinal, settled.variant, stored, flight.loop):
@@ -275,24 +268,6 @@ def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:
         return repr(session).encode(
             "utf-8", "replace"
         )  # compared within this request only, never kept or shown
-
-
-def _declared_length(head: Head, method: str) -> int | None:
-    """The Content-Length that a body must have, or None (RFC 9110 s.8.6)."""
-    if method == "HEAD" or head.status in (204, 304):
-        return None
-    declared = first(head.headers, b"content-length")
-    return int(declared) if declared is not None and declared.isdigit() and len(declared) < 20 else None
-
-
-def _shareable(head: Head) -> Head:
-    """The head without fields of one connection or one exchange (RFC 9111 s.3.1)."""
-    dropped = _NOT_SHARED
-    for name, value in head.headers:
-        if name.lower() == b"connection":
-            dropped |= names_listed([value])
-    kept = [pair for pair in head.headers if pair[0].lower() not in dropped]
-    return head if len(kept) == len(head.headers) else Head(head.status, kept)
 
 
 def route_of(scope: MutableMapping[str, Any]) -> str | None:

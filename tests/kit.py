@@ -273,21 +273,23 @@ def _running_loop() -> Any:
 class VirtualTime:
     """The running loop on the fake clock, which moves when told, and by itself when all that is left is a timer.
 
-    Where not even a timer is left, the test has found a deadlock and fails.
+    Where not even a timer is left, or timers alone have run for minutes, the test has found a deadlock and fails.
     """
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._loop = _running_loop()
         self._select = self._loop._selector.select
+        self._jumped = 0.0
         self._loop.time = clock
         self._loop._selector.select = self._wait
 
     def _wait(self, timeout: float | None) -> Any:
-        if timeout is None:
+        if timeout is None or self._jumped > 300:
             self.restore()
             raise AssertionError("deadlock: nothing is left that could wake anybody")
         if timeout > 0:
+            self._jumped += timeout
             self._clock.advance(timeout)
         return self._select(0)
 

@@ -277,6 +277,16 @@ async def test_a_shareable_answer_under_a_mark_clears_it_and_is_stored(make_dedu
     assert bare.runs == 3
 
 
+async def test_after_a_shareable_answer_the_next_never_go_alone_for_an_old_mark(make_dedup: Make) -> None:
+    bare = GatedApp(
+        lambda _, run: (200, [(b"cache-control", b"no-store")] if run == 1 else [], b"%d" % run), opened=True
+    )
+    app = DedupMiddleware(bare, dedup=make_dedup())
+    assert [(await get(app)).header(STATUS) for _ in range(2)] == [detail("no-store"), detail("hit-for-miss")]
+    await all_of([call(app) for _ in range(5)])
+    assert bare.runs == 3
+
+
 async def test_a_mark_is_renewed_by_each_answer_that_cannot_be_shared(
     virtual_time: VirtualTime, make_dedup: Make
 ) -> None:
@@ -432,7 +442,10 @@ async def test_the_leaders_call_lasts_until_each_of_its_forwards_has_returned(ma
 
 
 @pytest.mark.parametrize("rule", [Rule(), Rule(ttl=60)])
-async def test_an_app_that_asks_itself_never_waits_for_itself(make_dedup: Make, rule: Rule) -> None:
+async def test_an_app_that_asks_itself_never_waits_for_itself(
+    virtual_time: VirtualTime, make_dedup: Make, rule: Rule
+) -> None:
+    started = virtual_time._clock.now
     depths: list[int] = []
 
     async def asking(scope: Any, receive: Any, send: Any) -> None:
@@ -445,9 +458,13 @@ async def test_an_app_that_asks_itself_never_waits_for_itself(make_dedup: Make, 
     calls = [call(app) for _ in range(5)]
     assert [one.body for one in await all_of(calls)] == [b"bottom+++"] * 5
     assert len(depths) == 4
+    assert virtual_time._clock.now - started < 1, "nor for max_wait"
 
 
-async def test_two_routes_that_ask_each_other_never_deadlock(make_dedup: Make) -> None:
+async def test_two_routes_that_ask_each_other_never_deadlock(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    started = virtual_time._clock.now
     runs: list[str] = []
 
     async def asking(scope: Any, receive: Any, send: Any) -> None:
@@ -459,6 +476,7 @@ async def test_two_routes_that_ask_each_other_never_deadlock(make_dedup: Make) -
 
     app = DedupMiddleware(asking, dedup=make_dedup())
     assert [one.body for one in await all_of([call(app, "/a"), call(app, "/b")])] == [b"end"] * 2
+    assert virtual_time._clock.now - started < 1, "nor wait for max_wait"
 
 
 async def test_a_nested_request_may_use_the_store(make_dedup: Make) -> None:
@@ -601,6 +619,21 @@ async def test_a_flight_that_nobody_waits_for_is_stored_all_the_same(
     await settle()
     again = await get(app)
     assert (again.body, bare.runs) == (b"ab", 1)
+
+
+async def test_a_deserted_flight_that_lands_in_time_is_never_cancelled_in_its_background_work(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = SteppedApp(head(), chunk(b"x", more=False), None)
+    one = call(DedupMiddleware(bare, dedup=make_dedup()))
+    await virtual_time.go(0.2)
+    one.disconnect()
+    await virtual_time.go(2)
+    bare.step(2)
+    await virtual_time.go(20)
+    assert (bare.ended, bare.cancelled) == (0, 0)
+    bare.step()
+    await one.done()
 
 
 async def test_a_landed_flight_is_never_cancelled(virtual_time: VirtualTime, make_dedup: Make) -> None:

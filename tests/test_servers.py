@@ -98,7 +98,9 @@ class Client:
     def leave(self, way: str = "FIN") -> None:
         if way == "RST":
             plain = self.writer.get_extra_info("socket")
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
+            plain.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+            )
             self.writer.transport.abort()
         else:
             self.writer.close()

@@ -69,6 +69,22 @@ async def test_followers_never_wait_for_the_second_chunk_to_get_the_first(make_d
     assert bare.runs == 1
 
 
+async def test_a_chunk_never_waits_for_an_app_that_does_not_pause(make_dedup: Make) -> None:
+    received: list[list[int]] = []
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        for number, piece in enumerate(TEN):
+            await send(chunk(piece, more=number < 9))
+            received.append([len(one.messages) - 1 for one in calls])
+
+    app = DedupMiddleware(hasty, dedup=make_dedup())
+    calls = [call(app) for _ in range(5)]
+    for one in calls:
+        assert (await one.done()).body == b"".join(TEN)
+    assert received[:9] == [[number] * 5 for number in range(1, 10)], "before the app makes the next"
+
+
 @pytest.mark.parametrize("sent", range(11))
 async def test_a_follower_that_comes_in_the_middle_misses_nothing(make_dedup: Make, sent: int) -> None:
     bare = SteppedApp(*stream(TEN), None)

@@ -82,4 +82,5 @@ def caller_parts(scope: Scope) -> bytes:
         for name, value in scope["headers"]
         if name.lower() in ADDRESS_FIELDS or is_credential(name.lower().decode("latin-1"))
     ]
+    fields = [field for field in fields if field != (b"cookie", b"")]  # analytics alone name nobody
     return encode([client[0] if client else None, sorted(fields)])

@@ -12,14 +12,14 @@ import msgspec
 
 from . import fields
 from .fingerprint import Fingerprinter, Hasher
-from .http import SAFE_METHODS, Head, Headers, Scope, StoredResponse, first, values
+from .http import SAFE_METHODS, Headers, Scope, StoredResponse, first, values
 from .names import PERSONAL_FIELDS
 from .paths import PathPattern, PathTable
 from .rules import Rule
 from .status import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _BAD_RAW_PATH = re.compile(
@@ -225,12 +225,13 @@ class Pass(msgspec.Struct, frozen=True):
 Settlement = Keep | ShareOnly | Pass
 
 
-def settle(rule: Rule, method: str, head: Head, *, one_identity: bool) -> Settlement:
+def settle(
+    rule: Rule, method: str, status: int, headers: Headers, *, one_identity: Callable[[], bool]
+) -> Settlement:
     """Who may use this response? Decided on its head, before a follower gets a byte (RFC 9111 s.3, s.4).
 
     `one_identity` says that all who may wait for it are one caller.
     """
-    status, headers = head.status, head.headers
     control: list[bytes] = []
     vary: list[bytes] = []
     nonce = False
@@ -263,7 +264,7 @@ def settle(rule: Rule, method: str, head: Head, *, one_identity: bool) -> Settle
     said = fields.directives(control) if control else {}
     if b"no-store" in said:
         return Pass("no-store")
-    if b"private" in said and not one_identity:
+    if b"private" in said and not one_identity():
         return Pass("private")
     if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
         return Pass("no-cache")
@@ -274,7 +275,7 @@ def settle(rule: Rule, method: str, head: Head, *, one_identity: bool) -> Settle
         return Pass("refusal")
     if status == 304 and rule.stores:
         return Pass("partial")
-    if nonce and not one_identity:
+    if nonce and not one_identity():
         return Pass("nonce")
     if status >= 500 and not rule.share_errors:
         return Pass("server-error")

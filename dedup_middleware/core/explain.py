@@ -14,18 +14,18 @@ from . import canonical
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential, is_secret
-from .reading import Part, Reading
+from .reading import SPECIAL, Part, Reading
 from .sight import fate, visible
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from .http import Headers
 
 MASK: Final = "***"
 _WHY: Final = {
     Part.NOISE: "noise: says which request this is, not what it asks for",
-    Part.VISIBLE: "left to the app by the rule's ignore, by its identity function, or as framing",
+    Part.VISIBLE: "left to the app: by the rule's ignore or identity function, as framing, or its lifespan's own",
     Part.HIDDEN: "not in the rule's vary or identity: hidden from the app",
     Part.RELOAD: "a reload does not punch through a rule's ttl: hidden from the app",
 }
@@ -105,22 +105,17 @@ def _parts(
         what = fate(reading, scope, field, value)
         text = field.decode("latin-1")
         if what is Part.KEYED or (what is Part.COOKIE and field in seen):
-            keyed[f"header:{text}"] = _masked(text, value.decode("latin-1"))
+            line, before = _masked(text, value.decode("latin-1")), keyed.get(f"header:{text}")
+            keyed[f"header:{text}"] = line if before is None else f"{before}, {line}"
         elif what is Part.COOKIE:
             left_out[f"header:{text}"] = _WHY[Part.HIDDEN]
         else:
             left_out[f"header:{text}"] = _WHY[what]
-    client = scope.get("client")
-    if client:
-        (keyed if reading.keys_client else left_out)["client"] = (
-            MASK if reading.keys_client else "not in the rule's identity: hidden from the app"
-        )
-    for own in ("user", "auth", "session"):
-        if scope.get(own):
-            counts = reading.counts(own)
-            (keyed if counts else left_out)[own] = (
-                MASK if counts else "not in the rule's identity: hidden from the app"
-            )
+    for name, what in _outer(reading, scope):
+        if what is Part.KEYED:
+            keyed[name] = MASK
+        else:
+            left_out[name] = _WHY[what]
     if part is not None:
         keyed["body"] = (
             f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
@@ -133,21 +128,48 @@ def _parts(
     return keyed, left_out
 
 
+def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[str, Part]]:
+    """What becomes of the client's address and of what outer layers left in the scope."""
+    uncounted = Part.HIDDEN if reading.function is None else Part.VISIBLE
+    if scope.get("client"):
+        yield "client", Part.KEYED if reading.keys_client else uncounted
+    for name in ("user", "auth", "session"):
+        if scope.get(name):
+            yield name, Part.KEYED if reading.counts(name) else uncounted
+    if (scope.get("extensions") or {}).get("tls"):
+        yield "certificate", Part.KEYED if reading.counts("certificate") else uncounted
+    for key, value in (scope.get("state") or {}).items():
+        yield f"state:{key}", reading.state_part(key, value)
+    for key in reading.shape(tuple(scope)):
+        if key not in SPECIAL:
+            yield f"scope:{key}", reading.unknown_part(key)
+
+
 def _query(reading: Reading, query: bytes) -> tuple[str, list[str]]:
     shown: list[str] = []
     ignored: list[str] = []
     for pair in query.decode("latin-1").split("&") if query else ():
-        name, equals, value = pair.partition("=")
-        plain = unquote_plus(name)
-        if canonical.is_ignored(plain, reading.ignored_query):
-            ignored.append(plain)
+        name = unquote_plus(pair.partition("=")[0])
+        if ";" not in pair and canonical.is_ignored(name, reading.ignored_query):
+            ignored.append(name)
         else:
-            shown.append(name + equals + (MASK if value and is_secret(plain) else value))
+            shown.append(_masked_pair(pair))
     return "&".join(shown), ignored
 
 
+def _masked_pair(pair: str) -> str:
+    """One pair of a query; some parsers read several where there is a semicolon."""
+    name, equals, value = pair.partition("=")
+    secret = any(is_secret(unquote_plus(piece.partition("=")[0])) for piece in pair.split(";"))
+    return name + equals + (MASK if value and secret else value)
+
+
 def _masked(name: str, value: str) -> str:
-    return MASK if is_credential(name) else value
+    """A field's value; a reference in it (Referer) shows no secrets of its query."""
+    if is_credential(name):
+        return MASK
+    reference, mark, query = value.partition("?")
+    return reference + mark + "&".join(map(_masked_pair, query.split("&")))
 
 
 def _shown(headers: Headers) -> list[tuple[str, str]]:

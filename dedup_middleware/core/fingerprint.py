@@ -126,7 +126,9 @@ class Fingerprinter:
                 value = scope[name]
                 if name in SPECIAL and (value is None or (type(value) is dict and not value)):
                     continue
-                parts += (name, reading.special(name, scope))
+                found = reading.special(name, scope)
+                if found is not None:
+                    parts += (name, found)
             if reading.function is not None:
                 parts.append(reading.who(scope))
             return self._hash(canonical.encode(parts))

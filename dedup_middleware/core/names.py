@@ -140,7 +140,7 @@ def _is_credential(name: str) -> bool:
     text = name.encode("latin-1", "replace")
     if text in _CREDENTIALS or text == b"sec-token-binding":
         return True
-    if text in (b"user-agent", b"idempotency-key") or text.startswith(b"sec-"):
+    if text in (b"user-agent", b"idempotency-key") or text in ADDRESS_FIELDS or text.startswith(b"sec-"):
         return False
     return any(
         word in _CREDENTIAL_WORDS

@@ -247,7 +247,7 @@ class Reading:
         return special
 
     def special(self, name: str, scope: Scope) -> Any:
-        """The keyed form of what outer layers put into the scope.
+        """The keyed form of what outer layers put into the scope; None where it does not count.
 
         Raises:
             DoubtError: for what cannot be told apart safely.
@@ -261,7 +261,7 @@ class Reading:
                     raise DoubtError("credential")
                 return None
             if name == "user":
-                return _who(value)
+                return (_who(value),)
             if name == "auth":
                 scopes = getattr(value, "scopes", value)
                 return _plain(sorted(scopes) if isinstance(scopes, (set, frozenset)) else scopes, "user")
@@ -275,9 +275,7 @@ class Reading:
             if self.named is not None and has_certificate(tls):
                 raise DoubtError("credential")
             return None
-        if self.unknown_part(name) is Part.KEYED:
-            return _plain(value, "state")
-        return None
+        return (_plain(value, "state"),) if self.unknown_part(name) is Part.KEYED else None
 
     def who(self, scope: Scope) -> str | bytes | None:
         """What the rule's identity function says; None for ANONYMOUS.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
 
 import msgspec
@@ -286,6 +287,8 @@ def _identity(value: object) -> Identity:
             raise ConfigurationError("Rule.identity", value, allowed)
         return value
     if callable(value):
+        if iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+            raise ConfigurationError("Rule.identity", value, f"{allowed} (not an async one)")
         return value
     items = _texts("Rule.identity", value, allowed)
     if not items:
