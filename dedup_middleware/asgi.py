@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import marks
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
+from .core.http import SAFE_METHODS
 from .core.rules import check_fields
 from .dedup import Dedup
 from .exchange import Exchange
@@ -102,7 +103,7 @@ class DedupMiddleware:
             self._prepare(scope)
         dedup = self.dedup
         if not dedup.on:
-            await self._bypass(_DISABLED, "disabled", scope, receive, send)
+            await self._bypass(self._disabled(scope), "disabled", scope, receive, send)
             return
         get = scope.get
         plan = dedup.plans.young.get(
@@ -165,20 +166,30 @@ class DedupMiddleware:
     ) -> None:
         """What no stored response answers: a flight."""
         dedup = self.dedup
-        key: bytes | Reason = base
+        key = base
         if plan.lookup is not plan.prefix:
-            key = plan.fingerprints.key_below(plan.prefix, scope, body)
+            own = plan.fingerprints.key_below(plan.prefix, scope, body)
+            if not isinstance(own, bytes):  # the rule's identity function has changed its mind
+                await self._bypass(plan, own, scope, _again(raw, receive), send)
+                return
+            key = own
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
             await self._bypass(plan, "event-loop", scope, _again(raw, receive), send)
             return
-        assert isinstance(key, bytes)  # noqa: S101 - a key was found for this scope just now
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
         if not await exchange.run():
             again = _replay(exchange.heard, receive) if exchange.heard else _again(raw, receive)
             await self._bypass(plan, "too-many-flights", scope, again, send, exchange.span)
+
+    def _disabled(self, scope: Scope) -> Bypass:
+        """A write may end after the switch is on again, so that it invalidates as ever; all else is none of ours."""
+        plan = None if scope["method"] in SAFE_METHODS else self.dedup.plan(scope, self._place)
+        if not isinstance(plan, Bypass):
+            return _DISABLED
+        return Bypass(_DISABLED.reason, _DISABLED.label, unsafe=plan.unsafe, tags=plan.tags)
 
     async def _bypass(
         self,
@@ -338,31 +349,35 @@ _SETTINGS: Final = (
 async def _read_body(
     scope: Scope, receive: Receive, limit: int
 ) -> tuple[list[Message], bytes | None, Reason | None]:
-    """The request's body up to the limit: the messages read, the whole body, or the doubt that forbids sharing."""
+    """The request's body up to the limit: what was read as messages, the whole body, or the doubt that forbids sharing.
+
+    The messages themselves are not held: there may be any number of them, empty ones too.
+    """
     declared: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"content-length":
             declared = value
     if declared is not None and (not declared.isdigit() or len(declared) > 18 or int(declared) > limit):
         return [], None, "body-too-large" if declared.isdigit() else "body-length"
-    messages: list[Message] = []
-    chunks: list[bytes] = []
-    size = 0
-    while True:
+    body, read, more = b"", bytearray(), True
+    while more and len(body) <= limit >= len(read):
         message = await receive()
-        messages.append(message)
         if message["type"] != "http.request":
-            return messages, None, "disconnected"
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        chunks.append(chunk)
-        if size > limit:
-            return messages, None, "body-too-large"
-        if not message.get("more_body", False):
-            break
-    if declared is not None and int(declared) != size:
-        return messages, None, "body-length"
-    return messages, chunks[0] if len(chunks) == 1 else b"".join(chunks), None
+            return [*_messages(bytes(read), more=True), message], None, "disconnected"
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if more or read:
+            read += body
+    if read:
+        body = bytes(read)
+    if len(body) > limit:
+        return _messages(body, more=more), None, "body-too-large"
+    if declared is not None and int(declared) != len(body):
+        return _messages(body, more=False), None, "body-length"
+    return _messages(body, more=False), body, None
+
+
+def _messages(body: bytes, *, more: bool) -> list[Message]:
+    return [{"type": "http.request", "body": body, "more_body": more}] if body or not more else []
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
+from itertools import count
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 PARTITION: Final = -1
 MAX_LABELS: Final = 200
+
+_decorated: Final = count()
 
 inside: ContextVar[Flight | None] = ContextVar("dedup_inside", default=None)
 """The flight whose work runs here: of a request or of a function."""
@@ -395,7 +398,7 @@ def cached(
         signature = inspect.signature(fn)
         for tag in templates:
             _check_tag(tag, signature.parameters)
-        name = f"{fn.__module__}.{fn.__qualname__}"
+        number = next(_decorated)  # two functions that a factory made have one name
 
         @functools.wraps(fn)
         async def shared(*args: Any, **kwargs: Any) -> T:
@@ -403,7 +406,7 @@ def cached(
             bound.apply_defaults()
             arguments = dict(bound.arguments)
             return await calls.call(
-                [name, arguments],
+                ["cached", number, arguments],
                 functools.partial(fn, *args, **kwargs),
                 ttl=ttl,
                 tags=[tag.format_map(arguments) for tag in templates],

@@ -13,6 +13,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import structs
+
 from . import config
 from .calls import Calls, cached
 from .core.callers import address_name, caller_parts
@@ -45,7 +47,7 @@ SWEEP_SECONDS: Final = 30.0
 """How often expired responses are looked for, while there are any."""
 CALLS: Final = -1
 """The store's partition for functions."""
-_PLAN_BYTES: Final = 1024
+_PLAN_BYTES: Final = 2048
 
 
 class Dedup:
@@ -155,6 +157,8 @@ class Dedup:
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
+        if type(value) is not bool:
+            raise ConfigurationError("Dedup.enabled", value, "true or false")
         with self.lock:
             if self.on != value:
                 # What was computed before the switch is served no more: changes went unseen in between.
@@ -285,8 +289,9 @@ class Dedup:
 
     def new_place(self) -> int:
         """A number for one middleware: apps that share the engine share no response."""
+        place = self._places
         self._places += 1
-        return self._places
+        return place
 
     def plan(self, scope: Scope, place: int = 0) -> Plan:
         """The plan for a request to one middleware's app, remembered for its method and path."""
@@ -294,7 +299,11 @@ class Dedup:
         plan = self.plans.get(key)
         if plan is None:
             plan = self.book.plan(scope, place)
-            if len(scope["path"]) <= _PLAN_BYTES:
+            if isinstance(plan, Consider):
+                plan = structs.replace(
+                    plan, tally=self.telemetry.keys("hit", "fresh", plan.label, scope["method"])
+                )
+            if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan
 

@@ -29,7 +29,9 @@ NOT_IN_304: Final = frozenset(
 def answer(scope: Scope, stored: StoredResponse, now: float) -> tuple[Message, bytes, Reason]:
     """The start message, made fresh, the body, and whether it is a 304 (RFC 9111 s.4, s.4.3.2)."""
     head = stored.head
-    headers = [*head.headers, *stored.tail(int(now - stored.stored_at))]
+    if now >= stored.tail_until:
+        stored.retell(now)
+    headers = [*head.headers, *stored.tail]
     if stored.validates and not_modified(
         scope["method"], head.status, scope["headers"], stored.etag, stored.last_modified
     ):
@@ -52,9 +54,12 @@ def tell(
 ) -> None:
     """Count a hit, and trace it where a tracer records; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
-    telemetry.count("hit", reason, plan.label, method, stored.seconds)
-    tracer = telemetry.tracer(now)
-    if tracer is not None:
+    if reason == "fresh":
+        telemetry.tally(plan.tally[0], plan.tally[1], stored.seconds)
+    else:
+        telemetry.count("hit", reason, plan.label, method, stored.seconds)
+    tracer = telemetry.found
+    if tracer is not None or (now >= telemetry.look_again and (tracer := telemetry.tracer(now)) is not None):
         telemetry.tell(
             tracer,
             time.time_ns() - int((dedup.clock() - now) * 1e9),

@@ -5,7 +5,9 @@ Law: a mark wraps nothing and changes nothing; it is read from the app's routes,
 
 from __future__ import annotations
 
+import functools
 import gc
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -30,14 +32,8 @@ def deduplicate(**fields: Any) -> Callable[[F], F]:
     """
     if "path" in fields:
         raise ConfigurationError("deduplicate.path", fields["path"], "nothing: the route says where")
-    tagged = {
-        name: value
-        for name, value in fields.items()
-        if name not in ("tags", "invalidates", "ttl", "negative_ttl")
-    }
     try:
-        Rule(**tagged)
-        Rule(ttl=fields.get("ttl", 0), negative_ttl=fields.get("negative_ttl", 0))
+        Rule(_path_with_parameters(fields), **fields)
     except ConfigurationError as error:
         raise _at("deduplicate", error) from None
 
@@ -51,6 +47,12 @@ def deduplicate(**fields: Any) -> Callable[[F], F]:
     return mark
 
 
+def _path_with_parameters(fields: dict[str, Any]) -> str:
+    """A path that has every parameter that the tags name, as long as the route's own is not known."""
+    texts = repr([fields.get("tags"), fields.get("invalidates")])
+    return "".join(f"/{{{name}}}" for name in dict.fromkeys(re.findall(r"\{([a-zA-Z_]\w*)\}", texts))) or "/"
+
+
 def read(app: Any) -> MarkedRules:
     """The rules that the marks on an app's routes ask for, by path and methods.
 
@@ -60,10 +62,12 @@ def read(app: Any) -> MarkedRules:
     rules: MarkedRules = {}
     routes = _routes_of(app)
     for path, route_methods, endpoint in _walk(routes or (), ""):
+        while isinstance(endpoint, functools.partial):
+            endpoint = endpoint.func  # noqa: PLW2901 - what Starlette calls in the end
         fields = getattr(endpoint, _ATTRIBUTE, None)
-        if fields is None:
+        if not isinstance(fields, dict):
             continue
-        _unread.discard(endpoint)
+        _was_read(fields)
         given = fields.get("methods")
         methods = tuple(given) if given is not None else route_methods
         place = f"deduplicate on {_name(endpoint)} ({path})"
@@ -72,19 +76,43 @@ def read(app: Any) -> MarkedRules:
         except ConfigurationError as error:
             raise _at(place, error) from None
         rules.setdefault((path, tuple(rule.methods or ())), rule)
-    if routes is None and _unread:
-        _refuse_unread()
+    if _unread:
+        _refuse_unread(shows_routes=routes is not None)
     return rules
 
 
-def _refuse_unread() -> None:
+def _was_read(fields: dict[str, Any]) -> None:
+    for marked in list(
+        _unread
+    ):  # the endpoint may be a method of it, or a wrapper that took its attributes over
+        if getattr(marked, _ATTRIBUTE, None) is fields:
+            _unread.discard(marked)
+
+
+def _refuse_unread(*, shows_routes: bool) -> None:
     gc.collect()  # a function of an app that is gone asks for nothing
     for endpoint in list(_unread):
+        if shows_routes and _is_routed(endpoint):
+            continue  # by another app, which reads it when it starts
+        why = (
+            "the outermost function that a route has: a decorator between them may hide the mark"
+            if shows_routes
+            else "this app shows none, so say it as a Rule"
+        )
         raise ConfigurationError(
             f"deduplicate on {_name(endpoint)}",
             getattr(endpoint, _ATTRIBUTE),
-            "an endpoint of an app with routes (Starlette, FastAPI); this app shows none, so say it as a Rule",
+            f"an endpoint of an app with routes (Starlette, FastAPI); {why}",
         )
+
+
+def _is_routed(endpoint: Any) -> bool:
+    """Whether any route in the process has this endpoint."""
+    for holder in gc.get_referrers(endpoint):
+        found = holder.get("endpoint") if type(holder) is dict else getattr(holder, "endpoint", None)
+        if found is endpoint:
+            return True
+    return False
 
 
 def _routes_of(app: Any) -> Sequence[Any] | None:
@@ -104,6 +132,11 @@ def _walk(routes: Sequence[Any], prefix: str) -> Iterator[tuple[str, tuple[str, 
         path = getattr(route, "path", None)
         endpoint = getattr(route, "endpoint", None)
         inner = getattr(route, "routes", None)
+        included = getattr(
+            route, "original_router", None
+        )  # FastAPI's include_router, since it copies no routes
+        if included is not None:
+            path, inner = getattr(route.include_context, "prefix", ""), included.routes
         if endpoint is not None and isinstance(path, str):
             methods = getattr(route, "methods", None) or ()
             yield prefix + path, tuple(sorted(methods)), endpoint

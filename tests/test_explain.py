@@ -166,7 +166,8 @@ async def test_the_fingerprint_that_is_told_is_the_one_that_is_used(make_dedup: 
     dedup = make_dedup(CHAT, default=Rule(ttl=60))
     bare = GatedApp()
     requests = ["/chat/1/history?a=1", "/other", "/other?x=1"]
-    calls = [call(DedupMiddleware(bare, dedup=dedup), target, scheme="https") for target in requests]
+    app = DedupMiddleware(bare, dedup=dedup)
+    calls = [call(app, target, scheme="https") for target in requests]
     await settle()
     told = [dedup.explain(scope={**make_scope(target), "scheme": "https"}).fingerprint for target in requests]
     assert {flight.key.hex() for flight in dedup.flights.under_way} == set(told)  # type: ignore[attr-defined]
@@ -280,7 +281,7 @@ async def test_a_secret_never_stands_in_a_log_a_representation_or_an_error(
         errors.append(raised.value)
     followers = [error for error in errors if isinstance(error, ForwardFailed)]
     assert len(followers) == 2
-    told: list[object] = [error for error in followers]
+    told: list[object] = list(followers)
     told += [error.__dict__ for error in followers] + [
         (error.__cause__, error.__context__) for error in followers
     ]

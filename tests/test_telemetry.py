@@ -1,13 +1,10 @@
-"""Telemetry: what a trace viewer and a metrics backend are told, and that telling never harms a request."""
+"""Spans: what a trace viewer is told of each request, and whose children and links they are."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,54 +12,27 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, StaticSampler
 from opentelemetry.trace import SpanKind, StatusCode
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
-from dedup_middleware.core.status import OUTCOMES, REASONS
 
-from .kit import (
-    Call,
-    FakeClock,
-    GatedApp,
-    SteppedApp,
-    VirtualTime,
-    call,
-    chunk,
-    get,
-    head,
-    make_scope,
-    settle,
+from .kit import FakeClock, GatedApp, SteppedApp, VirtualTime, call, chunk, get, head, make_scope, settle
+from .telemetry_kit import (
+    Regrouping,
+    Seen,
+    attributes,
+    context,
+    failing,
+    links,
+    number,
+    parent,
+    story,
+    with_route,
 )
 
 Make = Callable[..., Dedup]
-
-
-class Seen:
-    """The spans that were exported, and the tracer of whoever is outside of us."""
-
-    def __init__(self, **settings: Any) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False, **settings)
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("test")
-
-    @property
-    def spans(self) -> list[ReadableSpan]:
-        """All of them, in the order of their start."""
-        return sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
-
-    def named(self, start: str) -> list[ReadableSpan]:
-        return [span for span in self.spans if span.name.startswith(start)]
-
-    def one(self, start: str) -> ReadableSpan:
-        (span,) = self.named(start)
-        return span
 
 
 @pytest.fixture
@@ -78,29 +48,6 @@ def the_sdk_never_complains(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not complaints
 
 
-def context(span: ReadableSpan) -> trace.SpanContext:
-    found = span.get_span_context()
-    assert found is not None
-    return found
-
-
-def number(span: ReadableSpan) -> int:
-    return context(span).span_id
-
-
-def parent(span: ReadableSpan) -> int | None:
-    return span.parent.span_id if span.parent is not None else None
-
-
-def links(span: ReadableSpan) -> list[int]:
-    assert all(not link.attributes for link in span.links), "Jaeger drops a link's attributes"
-    return [link.context.span_id for link in span.links]
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
-
-
 def told(span: ReadableSpan) -> dict[str, Any]:
     """A span's attributes without its key, which is a digest."""
     found = attributes(span)
@@ -109,23 +56,6 @@ def told(span: ReadableSpan) -> dict[str, Any]:
         assert isinstance(key, str)
         assert len(bytes.fromhex(key)) == 16
     return found
-
-
-def with_route(app: Any, template: str) -> Any:
-    """The app behind a router that leaves its route in the scope."""
-
-    class Route:
-        path = template
-
-    async def routed(scope: Any, receive: Any, send: Any) -> None:
-        scope["route"] = Route()
-        await app(scope, receive, send)
-
-    return routed
-
-
-async def failing(scope: Any, receive: Any, send: Any) -> None:
-    raise ValueError("token=hunter2")
 
 
 # -- spans: what they carry --------------------------------------------------------------------------------------
@@ -490,28 +420,6 @@ async def test_requests_that_regroup_are_one_request_each_with_a_link_where_othe
     assert {parent(span) for span in forwards.values()} <= {number(span) for span in requests}
 
 
-class Regrouping:
-    """An app whose answer names a field that the rule had hidden, just when another request comes that shows it."""
-
-    def __init__(self) -> None:
-        self.app: Any = None
-        self.other: Call | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self.other is None:
-            # In a context of its own, or it would be a request from inside.
-            self.other = contextvars.Context().run(call, self.app, "/vary", headers=[(b"x-tenant", b"1")])
-        await send(head(headers=[(b"vary", b"x-tenant")]))
-        await send(chunk(dict(scope["headers"]).get(b"x-tenant", b"?"), more=False))
-
-    async def answers(self, dedup: Dedup) -> list[bytes]:
-        """What the leader that regroups and the other one get."""
-        self.app = self.app or DedupMiddleware(self, dedup=dedup)
-        leader = await get(self.app, "/vary", headers=[(b"x-tenant", b"1")])
-        assert self.other is not None
-        return [leader.body, (await self.other.done()).body]
-
-
 @pytest.mark.parametrize("outcome", ["collapsed", "hit"])
 async def test_a_leader_that_regroups_to_anothers_answer_links_to_it(
     outcome: str, make_dedup: Make, seen: Seen
@@ -795,24 +703,6 @@ def test_global_providers_are_found_whenever_they_were_set(order: str) -> None:
     assert not answer.stderr
 
 
-async def story(app: Any, dedup: Dedup, bare: GatedApp) -> list[Call]:
-    """A leader, a follower, a hit, a bypass, and three calls of a function: everything that telemetry tells of."""
-
-    async def read() -> int:
-        return 1
-
-    calls = [call(app, "/kept") for _ in range(2)]
-    await settle()
-    bare.gate.set()
-    for one in calls:
-        await one.done()
-    calls += [await get(app, "/kept"), await get(app, "/kept", method="POST")]
-    assert await asyncio.gather(*(dedup.call("k", read, ttl=5) for _ in range(2))) == [1, 1]
-    assert await dedup.call("k", read) == 1
-    await dedup.invalidate("nothing")
-    return calls
-
-
 @pytest.mark.parametrize("provider", ["none", "no-op"])
 async def test_without_an_sdk_no_span_is_ever_made(
     provider: str, make_dedup: Make, monkeypatch: pytest.MonkeyPatch
@@ -834,370 +724,3 @@ async def test_without_an_sdk_no_span_is_ever_made(
     bare = GatedApp()
     await story(DedupMiddleware(bare, dedup=dedup), dedup, bare)
     assert not made
-
-
-# -- metrics -----------------------------------------------------------------------------------------------------
-
-UNITS = {
-    "dedup.requests": "{request}",
-    "dedup.saved.duration": "s",
-    "dedup.forward.duration": "s",
-    "dedup.wait.duration": "s",
-    "dedup.flights.active": "{flight}",
-    "dedup.flight.followers": "{request}",
-    "dedup.store.size": "By",
-    "dedup.store.operation.duration": "s",
-    "dedup.evictions": "{response}",
-}
-Point = frozenset[tuple[str, Any]]
-
-
-class Metrics:
-    """What a metrics backend would have."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
-
-    def all(self) -> list[Any]:
-        data = self.reader.get_metrics_data()
-        resources = data.resource_metrics if data is not None else []
-        return [
-            metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics
-        ]
-
-    def read(self) -> dict[str, dict[Point, Any]]:
-        """By name and attributes: numbers, and of a histogram (count, sum)."""
-        return {
-            metric.name: {
-                frozenset(point.attributes.items()): point.value
-                if hasattr(point, "value")
-                else (point.count, point.sum)
-                for point in metric.data.data_points
-            }
-            for metric in self.all()
-        }
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-def point(**labels: str) -> Point:
-    return frozenset(
-        ("http.request.method" if name == "method" else f"dedup.{name}", value)
-        for name, value in labels.items()
-    )
-
-
-async def test_every_instrument_tells_what_its_name_says(
-    virtual_time: VirtualTime, clock: FakeClock, make_dedup: Make, metrics: Metrics
-) -> None:
-    rule = Rule("/kept", ttl=60, max_responses=1, name="kept")
-    dedup = make_dedup(rule, meter_provider=metrics.provider)
-    bare = GatedApp()
-    app = DedupMiddleware(bare, dedup=dedup)
-    calls = [call(app, "/kept") for _ in range(3)]
-    await settle()
-    assert metrics.read()["dedup.flights.active"] == {frozenset(): 1}
-    clock.advance(2)
-    bare.gate.set()
-    for one in calls:
-        await one.done()
-    await get(app, "/kept")
-    await get(app, "/kept?other")  # evicts the first
-    size = dedup.stats().bytes
-    assert size > 0
-    await get(app, "/elsewhere", method="POST")
-    await dedup.invalidate("nothing")
-
-    assert {metric.name: metric.unit for metric in metrics.all()} == UNITS
-    kept = {"rule": "kept", "method": "GET"}
-    assert metrics.read() == {
-        "dedup.requests": {
-            point(outcome="forwarded", reason="miss", **kept): 2,
-            point(outcome="collapsed", reason="in-flight", **kept): 2,
-            point(outcome="hit", reason="fresh", **kept): 1,
-            point(outcome="bypassed", reason="method", rule="default", method="POST"): 1,
-        },
-        "dedup.saved.duration": {
-            point(outcome="collapsed", rule="kept"): 4.0,
-            point(outcome="hit", rule="kept"): 2.0,
-        },
-        "dedup.forward.duration": {point(**kept): (2, 2.0)},
-        "dedup.wait.duration": {point(rule="kept"): (2, 4.0)},
-        "dedup.flights.active": {frozenset(): 0},
-        "dedup.flight.followers": {point(**kept): (2, 2)},
-        "dedup.store.size": {frozenset(): size},
-        "dedup.store.operation.duration": {point(operation="invalidate"): (1, 0.0)},
-        "dedup.evictions": {frozenset(): 1},
-    }
-
-
-async def test_a_followers_wait_ends_with_its_last_byte_and_is_not_taken_for_the_forwards_time(
-    virtual_time: VirtualTime, clock: FakeClock, make_dedup: Make, metrics: Metrics
-) -> None:
-    bare = GatedApp()
-    app = DedupMiddleware(bare, dedup=make_dedup(meter_provider=metrics.provider))
-    leader, follower = call(app), call(app, stalled=True)
-    await settle()
-    clock.advance(1)
-    bare.gate.set()
-    await leader.done()
-    await settle()
-    assert "dedup.wait.duration" not in metrics.read()
-    clock.advance(8)
-    follower.reading.set()
-    await follower.done()
-    assert metrics.read()["dedup.wait.duration"] == {point(rule="default"): (1, 9.0)}
-    assert metrics.read()["dedup.saved.duration"] == {point(outcome="collapsed", rule="default"): 1.0}
-    assert metrics.read()["dedup.forward.duration"] == {point(rule="default", method="GET"): (1, 1.0)}
-
-
-async def test_ten_thousand_urls_methods_and_users_make_no_more_series_than_a_few(
-    make_dedup: Make, metrics: Metrics
-) -> None:
-    dedup = make_dedup(Rule("/kept/{x}", ttl=60, max_responses=10), meter_provider=metrics.provider)
-    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
-
-    async def series_after(requests: range) -> int:
-        for request in requests:
-            method = ("GET", "POST", f"BREW{request}", "GET")[request % 4]
-            place = ("kept", "other")[request // 2 % 2]
-            headers = [(b"authorization", b"Basic %d" % request)]
-            await get(app, f"/{place}/{request}?q={request}", method=method, headers=headers)
-        return sum(map(len, metrics.read().values()))
-
-    a_few = await series_after(range(40))
-    assert await series_after(range(40, 10_000)) == a_few
-    assert sum(metrics.read()["dedup.requests"].values()) == 10_000
-    methods = {dict(key).get("http.request.method") for key in metrics.read()["dedup.requests"]}
-    assert methods == {"GET", "POST", "_OTHER"}
-
-
-async def test_functions_make_a_bounded_number_of_series(make_dedup: Make, metrics: Metrics) -> None:
-    dedup = make_dedup(meter_provider=metrics.provider)
-
-    async def read() -> int:
-        return 1
-
-    for turn in range(1000):
-        read.__qualname__ = f"read_{turn}"
-        await dedup.call(turn, read)
-    assert len(metrics.read()["dedup.requests"]) <= 201
-    assert sum(metrics.read()["dedup.requests"].values()) == 1000
-    names = {name for points in metrics.read().values() for key in points for name, _ in key}
-    assert not any(name.startswith("http.") for name in names)
-
-
-async def test_metric_attributes_come_from_closed_lists(make_dedup: Make, metrics: Metrics) -> None:
-    dedup = make_dedup(Rule("/kept", ttl=60, tags=["secret-tag"]), meter_provider=metrics.provider)
-    bare = GatedApp()
-    await story(DedupMiddleware(bare, dedup=dedup), dedup, bare)
-
-    functions = [label for label in dedup.stats().rules if label.startswith("call ")]
-    allowed: dict[str, set[str]] = {
-        "dedup.outcome": set(OUTCOMES),
-        "dedup.reason": set(REASONS),
-        "dedup.operation": {"invalidate", "sweep"},
-        "http.request.method": {"GET", "POST"},
-        "dedup.rule": {"/kept", "default", *functions},
-    }
-    assert len(functions) == 1
-    pairs = [pair for points in metrics.read().values() for key in points for pair in key]
-    assert {name for name, _ in pairs} == set(allowed)
-    for name, value in pairs:
-        assert value in allowed[name]
-
-
-async def test_reading_the_metrics_changes_nothing_and_may_happen_in_any_thread(
-    make_dedup: Make, metrics: Metrics
-) -> None:
-    dedup = make_dedup(Rule("/kept/{x}", ttl=60), meter_provider=metrics.provider)
-    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
-    stop = threading.Event()
-    errors: list[Exception] = []
-    reads = 0
-
-    def export() -> None:
-        nonlocal reads
-        while not stop.is_set():
-            try:
-                metrics.read()
-                dedup.stats()
-                reads += 1
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test is about it
-                errors.append(error)
-
-    exporter = threading.Thread(target=export)
-    exporter.start()
-    requests = 0
-    try:
-        while requests < 300 or (reads < 5 and not errors):
-            await get(app, f"/kept/{requests}", method=("GET", "HEAD", "POST")[requests % 3])
-            requests += 1
-    finally:
-        stop.set()
-        exporter.join()
-    assert not errors
-    before = dedup.stats()
-    assert metrics.read() == metrics.read()
-    assert dedup.stats() == before
-    assert sum(before.requests.values()) == requests
-
-
-async def test_two_engines_on_one_provider_add_up_and_what_a_gone_one_counted_stays(metrics: Metrics) -> None:
-    async def requests(number: int) -> None:
-        app = DedupMiddleware(GatedApp(opened=True), meter_provider=metrics.provider)
-        for _ in range(number):
-            await get(app)
-        await settle()
-
-    def total() -> int:
-        return int(sum(metrics.read()["dedup.requests"].values()))
-
-    first = Dedup(meter_provider=metrics.provider)
-    await get(DedupMiddleware(GatedApp(opened=True), dedup=first))
-    await requests(2)
-    assert total() == 3
-    for _ in range(3):
-        await requests(1)
-    assert total() == 6
-    await get(DedupMiddleware(GatedApp(opened=True), dedup=first))
-    assert total() == 7
-    assert metrics.read()["dedup.flights.active"] == {frozenset(): 0}
-
-
-# -- telemetry that fails ----------------------------------------------------------------------------------------
-
-
-class BoomError(Exception):
-    raised = 0
-
-
-def boom(*_: object, **__: object) -> Any:
-    BoomError.raised += 1
-    raise BoomError("password=hunter2")
-
-
-class FaultyTracers(trace.TracerProvider):
-    """An SDK's provider whose spans raise at one call."""
-
-    def __init__(self, real: TracerProvider, hook: str) -> None:
-        self._real = real
-        self._hook = hook
-
-    def get_tracer(self, *arguments: Any, **settings: Any) -> trace.Tracer:
-        tracer = self._real.get_tracer(*arguments, **settings)
-        start, hook = tracer.start_span, self._hook
-
-        def start_span(*arguments: Any, **settings: Any) -> trace.Span:
-            span = start(*arguments, **settings)
-            setattr(span, hook, boom)
-            return span
-
-        tracer.start_span = start_span  # type: ignore[method-assign]
-        return tracer
-
-
-HOOKS = [
-    *("span.get_span_context", "span.add_event", "span.set_attributes", "span.set_status", "span.add_link"),
-    *("span.update_name", "span.is_recording", "span.end"),
-    *("tracers.get_tracer", "tracer.start_span", "sampler.should_sample", "processor.on_start"),
-    *("processor.on_end", "meters.get_meter", "meter.create_histogram", "meter.create_observable_counter"),
-    *("histogram.record", "handler.handle", "filter"),
-]
-
-
-def break_hook(name: str, seen: Seen, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Make one of the hooks raise; the engine's settings."""
-    part, _, hook = name.partition(".")
-    meter = metrics.provider.get_meter("x")
-    handler = logging.Handler()
-    owners: dict[str, Any] = {
-        "tracers": seen.provider,
-        "tracer": type(seen.tracer),
-        "sampler": seen.provider.sampler,
-        "processor": seen.provider._active_span_processor,
-        "meters": metrics.provider,
-        "meter": type(meter),
-        "histogram": type(meter.create_histogram("x")),
-        "handler": handler,
-    }
-    if part in owners:
-        monkeypatch.setattr(owners[part], hook, boom)
-    if part == "handler":
-        monkeypatch.setattr(logging.getLogger("dedup_middleware"), "handlers", [handler])
-    if part == "filter":
-        for child in ("requests", "flights", "parts"):
-            monkeypatch.setattr(logging.getLogger(f"dedup_middleware.{child}"), "filters", [boom])
-    tracers = FaultyTracers(seen.provider, hook) if part == "span" else seen.provider
-    return {"tracer_provider": tracers, "meter_provider": metrics.provider}
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-async def test_a_hook_that_raises_never_hangs_a_waiter_nor_fails_a_request(
-    hook: str,
-    virtual_time: VirtualTime,
-    make_dedup: Make,
-    metrics: Metrics,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.DEBUG, "dedup_middleware")
-    BoomError.raised = 0
-    rules = [Rule("/kept", ttl=60), Rule("/vary", vary=[], identity="shared")]
-    dedup = make_dedup(*rules, **break_hook(hook, Seen(), metrics, monkeypatch))
-    bare = GatedApp()
-    calls = await story(DedupMiddleware(bare, dedup=dedup), dedup, bare)
-    assert [one.body for one in calls] == [b"run 1", b"run 1", b"run 1", b"run 2"]
-    assert all(one.complete for one in calls)
-
-    assert await Regrouping().answers(dedup) == [b"1", b"1"]
-
-    app = DedupMiddleware(failing, dedup=dedup)
-    leader, follower = call(app), call(app)
-    with pytest.raises(ValueError, match="hunter2"):
-        await leader.done()
-    with pytest.raises(ForwardFailed):
-        await follower.done()
-    with pytest.raises(ValueError, match="hunter2"):
-        await get(app, method="POST")
-
-    assert sum(dedup.stats().requests.values()) == 12
-    assert BoomError.raised, "the story has to come by this hook"
-    ours = [record for record in caplog.records if record.name == "dedup_middleware.parts"]
-    assert len(ours) == (hook not in ("filter", "handler.handle")), "once a minute a kind"
-    for record in ours:
-        assert record.levelno == logging.WARNING
-        assert record.__dict__["dedup_kind"] == "telemetry"
-        assert record.getMessage().endswith("failed with BoomError")
-    assert not any("hunter2" in record.getMessage() for record in caplog.records)
-
-
-async def test_telemetry_that_fails_is_told_again_after_a_minute(
-    make_dedup: Make, seen: Seen, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = FakeClock()
-
-    class Time:
-        monotonic = staticmethod(now)
-
-    monkeypatch.setattr("dedup_middleware.telemetry.time", Time)
-    dedup = make_dedup(tracer_provider=FaultyTracers(seen.provider, "end"))
-    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
-
-    def lines() -> int:
-        return sum(record.name == "dedup_middleware.parts" for record in caplog.records)
-
-    for _ in range(5):
-        await get(app)
-    assert lines() == 1
-    now.advance(59.9)
-    await get(app)
-    assert lines() == 1
-    now.advance(0.2)
-    for _ in range(5):
-        await get(app)
-    assert lines() == 2

@@ -6,7 +6,7 @@ Law: pure; each answer is one of a closed union of small frozen structs, and eve
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -55,6 +55,7 @@ class Consider(msgspec.Struct, frozen=True):
     """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
 
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
+    `tally` is the engine's own: the keys under which a hit is counted.
     """
 
     rule: Rule
@@ -66,6 +67,7 @@ class Consider(msgspec.Struct, frozen=True):
     lookup: bytes
     reads_body: bool
     collapses: bool
+    tally: Any = None
 
 
 Plan = Bypass | Consider

@@ -111,11 +111,11 @@ def _parts(
             left_out[f"header:{text}"] = _WHY[Part.HIDDEN]
         else:
             left_out[f"header:{text}"] = _WHY[what]
-    for name, what in _outer(reading, scope):
+    for place, what in _outer(reading, scope):
         if what is Part.KEYED:
-            keyed[name] = MASK
+            keyed[place] = MASK
         else:
-            left_out[name] = _WHY[what]
+            left_out[place] = _WHY[what]
     if part is not None:
         keyed["body"] = (
             f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
@@ -140,7 +140,7 @@ def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[
         yield "certificate", Part.KEYED if reading.counts("certificate") else uncounted
     for key, value in (scope.get("state") or {}).items():
         yield f"state:{key}", reading.state_part(key, value)
-    for key in reading.shape(tuple(scope)):
+    for key in reading.shape(scope):
         if key not in SPECIAL:
             yield f"scope:{key}", reading.unknown_part(key)
 

@@ -13,10 +13,10 @@ from urllib.parse import unquote_plus
 
 from . import canonical
 from .names import ANALYTICS_HINT
-from .reading import SPECIAL, VALIDATORS, DoubtError, Part, Reading
+from .reading import SPECIAL, VALIDATORS, DoubtError, Layout, Part, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .http import Headers, Scope
     from .memo import Memo
@@ -31,6 +31,11 @@ class Hasher:
 
     def __init__(self, secret: bytes) -> None:
         self._keyed = hashlib.blake2b(key=hashlib.blake2b(secret, digest_size=32).digest(), digest_size=16)
+
+    @property
+    def begin(self) -> Callable[[], hashlib.blake2b]:
+        """Begins a keyed digest."""
+        return self._keyed.copy
 
     def __call__(self, data: bytes) -> bytes:
         """The digest of `data`, 16 bytes."""
@@ -49,6 +54,10 @@ class Fingerprinter:
         self.reading = Reading(rule, hasher, own_states)
         self._ordinal = ordinal
         self._hash = hasher
+        self._begin = hasher.begin
+        self._layouts = self.reading.layouts
+        # Whether a request's query and client are keyed as they stand, under this rule.
+        self._keys_all = self.reading.keys_client and not self.reading.ignored_query
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
     def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
@@ -74,11 +83,9 @@ class Fingerprinter:
         reading = self.reading
         headers = scope["headers"]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
-        layout = reading.layouts.young.get(b"\n".join(names))
+        layout = self._layouts.young.get(b"\n".join(names))
         if layout is None or layout.count != len(names):
             layout = reading.layout(names)
-        if layout.doubt is not None:
-            return layout.doubt
         for i in layout.whole_cookies:
             if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
                 headers = reading.without_analytics(headers)
@@ -86,56 +93,68 @@ class Fingerprinter:
                 layout = reading.layout(names)
                 break
         get = scope.get
-        query = scope["query_string"]
-        parts: list[Any] = [
-            prefix,
-            body,
-            self._query(query) if reading.ignored_query else query,
-            get("scheme"),
-            get("http_version"),
-            get("server"),
-            layout.keyed_names,
-        ]
-        if reading.keys_client:
-            client = get("client")
-            parts.append(client[0] if client else None)
-        if layout.plain:
-            parts += values
-        else:
-            parts += [values[i] for i in layout.indexes]
-            if layout.grammar:
-                for i in reading.against_grammar(layout, values):
-                    parts.append(("odd", layout.names[i], values[i]))
-            if layout.cookies:
-                cookies = reading.cookies([values[i] for i in layout.cookies])
-                if cookies is None:
-                    return "credential"
-                if cookies[0]:
-                    parts.append(("cookie", cookies[0]))
-            if body is None and layout.length is not None:
-                if values[layout.length] != b"0":
-                    return "request-body"
-                parts.append("content-length")
-        if body is None and layout.chunked:
-            return "request-body"
-        keys, special = reading.usual
-        if scope.keys() != keys:
-            special = reading.shape(scope)
+        client = get("client")
         try:
+            parts = [
+                prefix,
+                body,
+                scope["query_string"],
+                get("scheme"),
+                get("http_version"),
+                get("server"),
+                client[0] if client else None,
+                layout.keyed_names,
+            ]
+            if layout.plain and self._keys_all:
+                parts += values
+            else:
+                self._add_fields(parts, layout, values)
+            keys, special = reading.usual
+            if scope.keys() != keys:
+                special = reading.shape(scope)
             for name in special:
                 value = scope[name]
-                if name in SPECIAL and (value is None or (type(value) is dict and not value)):
+                if not value and (value is None or type(value) is dict) and name in SPECIAL:
                     continue
                 found = reading.special(name, scope)
                 if found is not None:
                     parts += (name, found)
             if reading.function is not None:
                 parts.append(reading.who(scope))
-            return self._hash(canonical.encode(parts))
+            state = self._begin()
+            state.update(canonical.encode(parts))
+            return state.digest()
         except DoubtError as doubt:
             return doubt.reason
         except Exception:  # noqa: BLE001 - what outer layers left there may raise anything when it is looked at
             return "unencodable"
+
+    def _add_fields(self, parts: list[Any], layout: Layout, values: Sequence[bytes]) -> None:
+        """The fields of a request of which not everything is keyed as it stands.
+
+        Raises:
+            DoubtError: for a field that forbids sharing.
+        """
+        reading = self.reading
+        if layout.doubt is not None:
+            raise DoubtError(layout.doubt)
+        if reading.ignored_query:
+            parts[2] = self._query(parts[2])
+        if not reading.keys_client:
+            parts[6] = None
+        parts += [values[i] for i in layout.indexes]
+        for i in reading.against_grammar(layout, values):
+            parts.append(("odd", layout.names[i], values[i]))
+        if layout.cookies:
+            cookies = reading.cookies([values[i] for i in layout.cookies])
+            if cookies is None:
+                raise DoubtError("credential")
+            if cookies[0]:
+                parts.append(("cookie", cookies[0]))
+        if parts[1] is None and (layout.chunked or layout.length is not None):
+            if layout.chunked or values[layout.length or 0] != b"0":
+                raise DoubtError("request-body")
+            parts.append("content-length")
 
     def _query(self, query: bytes) -> bytes:
         return b"&".join(

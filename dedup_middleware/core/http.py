@@ -55,19 +55,18 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     link: Any = None
     size: int = 0
     used: bool = False
-    _tail_age: int = -1
-    _tail: tuple[tuple[bytes, bytes], ...] = ()
+    tail: tuple[tuple[bytes, bytes], ...] = ()
+    tail_until: float = 0.0
 
-    def tail(self, age: int) -> tuple[tuple[bytes, bytes], ...]:
-        """Age and Cache-Status after `age` seconds in the store; spelled anew once a second (RFC 9211 s.2.4)."""
-        if age != self._tail_age:
-            left = int(self.expires - self.stored_at) - age
-            self._tail = (
-                (b"age", b"%d" % (self.initial_age + age)),
-                (b"cache-status", b"dedup; hit; ttl=%d" % max(0, left)),
-            )
-            self._tail_age = age
-        return self._tail
+    def retell(self, now: float) -> None:
+        """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""
+        age = int(now - self.stored_at)
+        left = max(0, int(self.expires - self.stored_at) - age)
+        self.tail = (
+            (b"age", b"%d" % (self.initial_age + age)),
+            (b"cache-status", b"dedup; hit; ttl=%d" % left),
+        )
+        self.tail_until = self.stored_at + age + 1
 
 
 class StoredValue(msgspec.Struct, eq=False):

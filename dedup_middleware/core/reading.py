@@ -75,7 +75,6 @@ class Layout:
         self.names = names
         self.parts = parts
         self.indexes = [i for i, part in enumerate(parts) if part is Part.KEYED]
-        self.plain = len(self.indexes) == len(parts)
         self.grammar = [
             (i, (NOISE[names[i]] if part is Part.NOISE else RELOAD).fullmatch)
             for i, part in enumerate(parts)
@@ -86,6 +85,8 @@ class Layout:
         self.connection = [i for i, name in enumerate(names) if name == b"connection"] if self.grammar else []
         self.length = names.index(b"content-length") if b"content-length" in names else None
         self.chunked = b"transfer-encoding" in names
+        # Every field is keyed as it stands, and none raises a question.
+        self.plain = len(self.indexes) == len(parts) and doubt is None and not self.chunked
         self.keyed_names = digest(canonical.encode([names[i] for i in self.indexes]))
 
 

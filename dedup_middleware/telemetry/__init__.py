@@ -93,8 +93,8 @@ class Telemetry:
         self.gauges = gauges
         self._version = version
         self._tracer_provider = tracer_provider
-        self._tracer: Tracer | None = None
-        self._look_again = float("-inf")
+        self.found: Tracer | None = None
+        self.look_again = float("-inf")
         self._logged: dict[str, float] = {}
         self._instruments = self._join(meter_provider) or Instruments(metrics.NoOpMeter(SCOPE_NAME))
 
@@ -111,14 +111,23 @@ class Telemetry:
 
         From any thread: nothing between reading and writing a number lets another thread in.
         """
-        key = (outcome, reason, label, known(method))
+        self.tally((outcome, reason, label, known(method)), (outcome, label), saved)
+
+    @staticmethod
+    def keys(
+        outcome: Outcome, reason: Reason, label: str, method: str
+    ) -> tuple[CountKey, tuple[Outcome, str]]:
+        """The keys for `tally`."""
+        return (outcome, reason, label, known(method)), (outcome, label)
+
+    def tally(self, key: CountKey, where: tuple[Outcome, str], saved: float) -> None:
+        """`count` for one who has the keys ready."""
         try:
             self.counts[key] += 1
         except KeyError:
             self.counts.setdefault(key, 0)
             self.counts[key] += 1
         if saved:
-            where = (outcome, label)
             try:
                 self.saved[where] += saved
             except KeyError:
@@ -153,10 +162,10 @@ class Telemetry:
 
     def tracer(self, now: float) -> Tracer | None:
         """The tracer, or None as long as no SDK is there."""
-        if self._tracer is None and now >= self._look_again:
-            self._look_again = now + _RECHECK
+        if self.found is None and now >= self.look_again:
+            self.look_again = now + _RECHECK
             self._find_tracer()
-        return self._tracer
+        return self.found
 
     @_harmless
     def _find_tracer(self) -> None:
@@ -164,7 +173,7 @@ class Telemetry:
         if not isinstance(provider, trace.ProxyTracerProvider):
             tracer = provider.get_tracer(SCOPE_NAME, self._version)
             if not isinstance(tracer, trace.NoOpTracer):
-                self._tracer = tracer
+                self.found = tracer
 
     @_harmless
     def start_request(self, tracer: Tracer, outcome: Outcome, label: str, method: str, started: int) -> Span:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 SCOPE_NAME: Final = "dedup_middleware"
+SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Bounds of the buckets: an SDK's own are made for milliseconds."""
+FOLLOWERS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CountKey = tuple[Outcome, Reason, str, str]
 
 
@@ -55,13 +58,24 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._books: list[_Book] = []
-        self.forward_duration = meter.create_histogram("dedup.forward.duration", "s", "Length of forwards")
-        self.wait_duration = meter.create_histogram("dedup.wait.duration", "s", "Time that followers waited")
-        self.flight_followers = meter.create_histogram(
-            "dedup.flight.followers", "{request}", "Requests that joined a flight"
+        histogram = meter.create_histogram
+        self.forward_duration = histogram(
+            "dedup.forward.duration", "s", "Length of forwards", explicit_bucket_boundaries_advisory=SECONDS
         )
-        self.store_operation = meter.create_histogram(
-            "dedup.store.operation.duration", "s", "Length of invalidations and sweeps"
+        self.wait_duration = histogram(
+            "dedup.wait.duration", "s", "Time followers waited", explicit_bucket_boundaries_advisory=SECONDS
+        )
+        self.flight_followers = histogram(
+            "dedup.flight.followers",
+            "{request}",
+            "Requests that joined a flight",
+            explicit_bucket_boundaries_advisory=FOLLOWERS,
+        )
+        self.store_operation = histogram(
+            "dedup.store.operation.duration",
+            "s",
+            "Length of invalidations and sweeps",
+            explicit_bucket_boundaries_advisory=SECONDS,
         )
         meter.create_observable_counter(
             "dedup.requests", [self._requests], "{request}", "Requests by outcome and reason"
