@@ -261,13 +261,15 @@ class DedupMiddleware:
     async def _write(self, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
         dedup = self.dedup
         changed = True
+        # As the client asked: the app may write into its scope.
+        asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
 
         async def send_after(message: Message) -> None:
             nonlocal changed
             if message["type"] == "http.response.start":
                 changed = not 400 <= message["status"] < 500
                 if changed:
-                    dedup.wrote(scope, plan.tags)
+                    dedup.wrote(asked, plan.tags)
             await send(message)
 
         try:
@@ -277,7 +279,7 @@ class DedupMiddleware:
             raise
         finally:
             if changed:
-                dedup.wrote(scope, plan.tags)
+                dedup.wrote(asked, plan.tags)
 
     # -- the app's own life -------------------------------------------------------------------------------------
 

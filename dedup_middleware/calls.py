@@ -261,7 +261,7 @@ class _Call:
             if not again:
                 now = self.dedup.clock()
                 seconds = (("waited", now - self.started), ("saved", now - flight.opened_at))
-                self.dedup.telemetry.record_wait(now - self.started, self.label)
+                self.dedup.telemetry.record_wait(now - self.started, self.label, flight.loop.call_soon)
                 self._tell(
                     "collapsed",
                     "in-flight",

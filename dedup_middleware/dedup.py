@@ -192,16 +192,19 @@ class Dedup:
 
     def wrote(self, scope: Scope, tags: Iterable[str]) -> None:
         """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
-        with self.lock:
-            names = [target_name(scope), *tags]
-            try:
-                self.store.invalidate(names)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._start_anew("invalidate", error)
-            if self.flights.under_way:
+        try:
+            if not self.flights.under_way and not self.store.responses:
+                return  # nothing stored, and nothing under way that could be
+            with self.lock:
+                names = [target_name(scope), *tags]
                 self.flights.invalidate(names)
-                mine = caller_parts(scope)
-                self.flights.invalidate_for(address_name(scope), lambda other: caller_parts(other) == mine)
+                self.store.invalidate(names)
+        except Exception as error:  # noqa: BLE001 - as above
+            with self.lock:
+                self._start_anew("invalidate", error)
+        if self.flights.under_way:
+            mine = caller_parts(scope)
+            self.flights.invalidate_for(address_name(scope), lambda other: caller_parts(other) == mine)
 
     def clear(self) -> int:
         """Drop every stored response and close every flight to newcomers; how many responses there were."""
@@ -371,8 +374,9 @@ class Dedup:
 
     def _forked(self) -> None:
         self.lock = threading.RLock()
-        self.flights.lock = self.store.lock = self.lock  # what the parent's threads held stays held
+        self.flights.lock = self.lock  # what the parent's threads held stays held
         self.flights.reset()
+        self.store = self._empty_store()  # and what they were changing is half changed
         self._sweeper = None
 
 

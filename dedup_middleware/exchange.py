@@ -355,7 +355,7 @@ class Exchange:
         if outcome == "collapsed":
             saved = now - flight.opened_at if flight.took is None else flight.took
             seconds = (("waited", now - self.started), ("saved", saved))
-            telemetry.record_wait(now - self.started, plan.label)
+            telemetry.record_wait(now - self.started, plan.label, flight.loop.call_soon)
             if requests_log.isEnabledFor(DEBUG):
                 telemetry.debug(outcome, reason, plan.label, seconds)
         telemetry.count(outcome, reason, plan.label, self.method, saved)

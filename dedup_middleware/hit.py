@@ -60,21 +60,38 @@ def tell(
         telemetry.count("hit", reason, plan.label, method, stored.seconds)
     tracer = telemetry.found
     if tracer is not None or (now >= telemetry.look_again and (tracer := telemetry.tracer(now)) is not None):
-        telemetry.tell(
-            tracer,
-            time.time_ns() - int((dedup.clock() - now) * 1e9),
-            "hit",
-            reason,
-            plan.label,
-            method,
-            key,
-            status=status,
-            route=stored.route,
-            flight=stored.flight,
-            link=stored.link,
-            span=span,
-            seconds=(("saved", stored.seconds), ("age", now - stored.stored_at)),
-        )
+        started = time.time_ns() - int((dedup.clock() - now) * 1e9)
+        age = now - stored.stored_at
+        if span is None:
+            telemetry.hit(
+                tracer,
+                started,
+                reason,
+                plan.tally,
+                key,
+                status,
+                stored.route,
+                stored.flight,
+                stored.link,
+                stored.seconds,
+                age,
+            )
+        else:
+            telemetry.tell(
+                tracer,
+                started,
+                "hit",
+                reason,
+                plan.label,
+                method,
+                key,
+                status=status,
+                route=stored.route,
+                flight=stored.flight,
+                link=stored.link,
+                span=span,
+                seconds=(("saved", stored.seconds), ("age", age)),
+            )
     if requests_log.isEnabledFor(DEBUG):
         telemetry.debug(
             "hit", reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))

@@ -311,7 +311,7 @@ def test_a_secret_never_stands_in_a_configuration_error() -> None:
     wrong: list[Callable[[], object]] = [
         lambda: DedupMiddleware(GatedApp, dedup=dedup, secret=SECRET),  # type: ignore[arg-type]
         lambda: Dedup(secret=[SECRET]),  # type: ignore[arg-type]
-        lambda: DedupMiddleware(GatedApp, secrets=SECRET),  # type: ignore[arg-type]
+        lambda: DedupMiddleware(GatedApp, secrets=SECRET),  # type: ignore[arg-type, call-arg]
     ]
     for make in wrong:
         with pytest.raises(ConfigurationError) as raised:

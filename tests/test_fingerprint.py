@@ -164,14 +164,14 @@ def neighbours(request: Request) -> Iterator[Request]:
     for name, values in PARTS.items():
         yield from ({**request, name: value} for value in values)
     headers = request["headers"]
-    for i, (name, _) in enumerate(headers):
+    for i, (field, _) in enumerate(headers):
         yield {**request, "headers": headers[:i] + headers[i + 1 :]}
         yield from (
-            {**request, "headers": [*headers[:i], (name, value), *headers[i + 1 :]]} for value in FIELDS[name]
+            {**request, "headers": [*headers[:i], (field, line), *headers[i + 1 :]]} for line in FIELDS[field]
         )
-    for name, values in FIELDS.items():
-        yield from ({**request, "headers": [*headers, (name, value)]} for value in values)
-        yield {**request, "headers": [(name, values[0]), *headers]}
+    for field, lines in FIELDS.items():
+        yield from ({**request, "headers": [*headers, (field, line)]} for line in lines)
+        yield {**request, "headers": [(field, lines[0]), *headers]}
 
 
 def make(request: Request) -> tuple[Request, bytes]:

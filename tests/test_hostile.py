@@ -475,15 +475,22 @@ async def test_every_memo_is_bounded(make_dedup: Make) -> None:
         return 200, [(b"vary", b"x-a"), (b"set-cookie", b"a=1")][run % 2 :][:1], b""
 
     dedup = make_dedup(default=Rule(ttl=60, vary="origin", max_responses=10))
-    for memo in (dedup.plans, dedup.bodies, dedup.variants, dedup.passes, dedup.outgrown):
-        memo.capacity = 50
     reading = dedup.plan(make_scope()).fingerprints.reading  # type: ignore[union-attr]
-    reading.layouts.capacity = 50
+    memos: list[Any] = [
+        dedup.plans,
+        dedup.bodies,
+        dedup.variants,
+        dedup.passes,
+        dedup.outgrown,
+        reading.layouts,
+    ]
+    for memo in memos:
+        memo.capacity = 50
     app = DedupMiddleware(GatedApp(vary, opened=True), dedup=dedup)
     for number in range(400):
         name = b"x-%d" % number
         await get(app, f"/{number}", "QUERY", [(name, b"1"), JSON], body=b'{"a":%d}' % number)
-    for memo in (dedup.plans, dedup.bodies, dedup.variants, dedup.passes, dedup.outgrown, reading.layouts):
+    for memo in memos:
         assert len(memo) <= 100
     assert len(dedup.plans) > 50, "they were in use"
     assert len(dedup.variants) > 50

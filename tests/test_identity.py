@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from .kit import Call, GatedApp, call, get, settle
 
 Make = Callable[..., Dedup]
 Pairs = list[tuple[bytes, bytes]]
+Request = dict[str, Any]
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -194,7 +196,8 @@ async def test_the_app_sees_no_cookie_that_the_fingerprint_leaves_out(
 async def test_a_list_of_credentials_shows_the_app_these_and_no_others(
     make_dedup: Make, identity: list[str], headers: Pairs, visible: dict[bytes, bytes]
 ) -> None:
-    for vary in ([], "origin"):
+    shapes: list[Any] = [[], "origin"]
+    for vary in shapes:
         scope = await seen_by_the_app(make_dedup, headers, identity=identity, vary=vary, ttl=60)
         assert {name: value for name, value in scope["headers"] if name != b"host"} == visible
         assert scope["client"] == (("192.0.2.1", 0) if identity == ["client"] else None)
@@ -354,7 +357,7 @@ async def test_what_a_list_names_always_counts(
     bare = GatedApp()
     rule = Rule(identity=[item], vary=vary, ttl=60, ignore=ignore)
     app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
-    requests = [{"headers": headers} for headers in (one, other, one, [], other)]
+    requests: list[Request] = [{"headers": headers} for headers in (one, other, one, [], other)]
     assert await crowd(app, bare, requests) == [b"run 1", b"run 2", b"run 1", b"run 3", b"run 2"]
     assert [(await get(app, **request)).body for request in requests[:2]] == [b"run 1", b"run 2"]
 
@@ -488,11 +491,13 @@ async def test_a_function_that_names_nobody_shares_nothing(make_dedup: Make, nam
 
 
 async def test_a_function_that_changes_its_mind_shares_nothing_and_breaks_nothing(make_dedup: Make) -> None:
-    answers = iter(["alice", "", None, "bob", "alice", ""] * 200)
-    bare = GatedApp(opened=True)
-    rule = Rule(identity=lambda scope: next(answers))
-    app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
-    calls = [call(app) for _ in range(100)]
+    answers = itertools.cycle(["alice", "", None, "bob", "alice", "", "alice"])
+
+    def fickle(scope: Mapping[str, Any]) -> Any:
+        return next(answers)
+
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup(default=Rule(identity=fickle, ttl=60)))
+    calls = [call(app, f"/{number % 7}", method) for number in range(50) for method in ("GET", "HEAD")]
     assert {(await one.done()).status for one in calls} == {200}
 
 
@@ -503,7 +508,7 @@ async def test_a_function_tells_callers_apart_and_they_keep_what_they_carry(make
     bare = GatedApp()
     rule = Rule(identity=tenant, vary=["x-tenant"], ttl=60)
     app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
-    requests = [
+    requests: list[Request] = [
         {"headers": [(b"x-tenant", b"a"), (b"authorization", b"alice")], "client": "10.0.0.1", "user": User("alice")},
         {"headers": [(b"x-tenant", b"a"), (b"authorization", b"bob")], "client": "10.0.0.2", "session": {"id": 1}},
         {"headers": [(b"x-tenant", b"b")]},
@@ -518,7 +523,7 @@ async def test_a_function_tells_callers_apart_and_they_keep_what_they_carry(make
 
 
 async def test_a_text_and_its_bytes_are_two_callers(make_dedup: Make) -> None:
-    answers = {b"/t": "alice", b"/b": b"alice"}
+    answers: dict[bytes, str | bytes] = {b"/t": "alice", b"/b": b"alice"}
     bare = GatedApp(opened=True)
     rule = Rule(identity=lambda scope: answers[dict(scope["headers"])[b"x-which"]], vary=[], ttl=60)
     app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
@@ -535,9 +540,13 @@ async def test_what_is_private_needs_a_function_that_names_somebody(
         if status_or_field == b"private"
         else (b"content-security-policy", b"'nonce-1'")
     )
-    for who, answers in [("alice", [b"run 1"] * 3), (ANONYMOUS, [b"run 1", b"run 2", b"run 3"])]:
+    rules = {
+        Rule(identity=lambda scope: "alice"): [b"run 1"] * 3,
+        Rule(identity=lambda scope: ANONYMOUS): [b"run 1", b"run 2", b"run 3"],
+    }
+    for rule, answers in rules.items():
         bare = GatedApp(lambda _, run: (200, [field], b"run %d" % run))
-        app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(identity=lambda scope, who=who: who)))
+        app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
         assert sorted(await crowd(app, bare, [{}, {}, {}])) == answers
 
 

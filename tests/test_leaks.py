@@ -14,7 +14,7 @@ import pytest
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.names import ADDRESS_FIELDS
 
-from .kit import Call, GatedApp, call, get, settle, until
+from .kit import Call, GatedApp, Message, call, get, settle, until
 
 Make = Callable[..., Dedup]
 Request = dict[str, Any]
@@ -633,7 +633,7 @@ async def test_a_private_response_is_shared_with_its_own_caller(make_dedup: Make
     assert await three_at_once(make_dedup, 200, headers) == {b"run 1"}
     bare = GatedApp(answering(200, headers), opened=True)
     app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60, identity="credentials")))
-    alice = {"headers": [(b"authorization", b"alice")]}
+    alice: Request = {"headers": [(b"authorization", b"alice")]}
     assert [(await get(app, **alice)).body for _ in range(2)] == [b"run 1", b"run 1"]
     assert [(await get(app)).body for _ in range(2)] == [b"run 2", b"run 3"], "anonymous callers are many"
 
@@ -929,7 +929,15 @@ async def test_a_lifespans_own_objects_are_no_doubt_and_never_hide_a_difference(
     app = DedupMiddleware(app_with_a_life, dedup=make_dedup(default=Rule(ttl=60)))
     database = object()
     own = {"db": database, "tenant": "nobody"}
-    life = asyncio.ensure_future(app({"type": "lifespan", "state": own}, stopped.wait, stopped.wait))
+
+    async def receive() -> Message:
+        await stopped.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    life = asyncio.ensure_future(app({"type": "lifespan", "state": own}, receive, send))
     await settle()
     for tenant in ("a", "b", "nobody", "a", "nobody"):
         one = await get(app, state={"db": database, "tenant": tenant})

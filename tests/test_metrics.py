@@ -78,7 +78,7 @@ async def test_every_instrument_tells_what_its_name_says(
         "dedup.forward.duration": {point(**kept): (2, 2.0)},
         "dedup.wait.duration": {point(rule="kept"): (2, 4.0)},
         "dedup.flights.active": {frozenset(): 0},
-        "dedup.flight.followers": {point(**kept): (2, 2)},
+        "dedup.flight.followers": {point(**kept): (1, 2)},
         "dedup.store.size": {frozenset(): size},
         "dedup.store.operation.duration": {point(operation="invalidate"): (1, 0.0)},
         "dedup.evictions": {frozenset(): 1},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.status import Outcome, Reason
+    from .attributes import Attributes
 
 __all__ = [
     "DEBUG",
@@ -96,6 +97,7 @@ class Telemetry:
         self.found: Tracer | None = None
         self.look_again = float("-inf")
         self._logged: dict[str, float] = {}
+        self._waits: list[tuple[float, str]] = []
         self._instruments = self._join(meter_provider) or Instruments(metrics.NoOpMeter(SCOPE_NAME))
 
     @_harmless
@@ -139,12 +141,20 @@ class Telemetry:
         """A forward is over."""
         attributes = place(label, method)
         self._instruments.forward_duration.record(seconds, attributes)
-        self._instruments.flight_followers.record(followers, attributes)
+        if followers:
+            self._instruments.flight_followers.record(followers, attributes)
+
+    def record_wait(self, seconds: float, label: str, later: Callable[[Callable[[], None]], object]) -> None:
+        """A follower has its last byte; recorded `later`, when those that were woken with it have theirs."""
+        self._waits.append((seconds, label))
+        if len(self._waits) == 1:
+            later(self._record_waits)
 
     @_harmless
-    def record_wait(self, seconds: float, label: str) -> None:
-        """A follower has its last byte."""
-        self._instruments.wait_duration.record(seconds, {"dedup.rule": label})
+    def _record_waits(self) -> None:
+        waits, self._waits = self._waits, []
+        for seconds, label in waits:
+            self._instruments.wait_duration.record(seconds, {"dedup.rule": label})
 
     @_harmless
     def record_store(self, seconds: float, operation: str) -> None:
@@ -269,6 +279,46 @@ class Telemetry:
         span = tracer.start_span(name, None, SpanKind.INTERNAL, attributes, links, started)
         if head_at is not None:
             span.add_event("head", None, head_at)
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    @_harmless
+    def hit(
+        self,
+        tracer: Tracer,
+        started: int,
+        reason: Reason,
+        tally: tuple[CountKey, tuple[Outcome, str]],
+        key: bytes,
+        status: int,
+        route: str | None,
+        flight: str | None,
+        link: SpanContext | None,
+        saved: float,
+        age: float,
+    ) -> None:
+        """`tell` for a hit, without detours."""
+        (_, _, label, method), _ = tally
+        attributes: Attributes = {
+            "dedup.outcome": "hit",
+            "dedup.reason": reason,
+            "dedup.rule": label,
+            "dedup.key": key.hex(),
+            "dedup.saved": round(saved, 6),
+            "dedup.age": round(age, 6),
+            "http.request.method": method,
+        }
+        if route is not None:
+            attributes["http.route"] = route
+        links = None
+        if flight is not None and link is not None:
+            attributes["dedup.flight"] = flight
+            links = (Link(link),)
+        error = result(attributes, status, None)
+        span = tracer.start_span(
+            title("hit", attributes), None, SpanKind.INTERNAL, attributes, links, started
+        )
         if error is not None:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
