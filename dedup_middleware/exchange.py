@@ -175,7 +175,7 @@ class Exchange:
         try:
             settled: Settled | None = await waiter.head()
             if settled is not None:
-                done = not self._differs(settled) or len(self.led) > MAX_TURNS
+                done = not settled.vary or not self._differs(settled) or len(self.led) > MAX_TURNS
                 if done:
                     reason = settled.passed or reason
                     await self._send_head(
@@ -243,7 +243,7 @@ class Exchange:
             if settled.passed is not None:
                 self._alone = settled.passed if settled.passed == "server-error" else "hit-for-miss"
                 return False
-            if self._differs(settled):
+            if settled.vary and self._differs(settled):
                 return False
             head_ns = time.time_ns() if self.tracer is not None else None
             await self._send_head(settled.head, settled.head.shared, wire.COLLAPSED)

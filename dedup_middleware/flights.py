@@ -114,11 +114,12 @@ class FlightTable:
 
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight: by identity, never by key alone."""
+        if not flight.listed:
+            return
         with self.lock:
-            if flight.listed:
-                flight.listed = False
-                if self._listed.get((flight.loop, flight.key)) is flight:
-                    del self._listed[flight.loop, flight.key]
+            flight.listed = False
+            if self._listed.get((flight.loop, flight.key)) is flight:
+                del self._listed[flight.loop, flight.key]
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""

@@ -14,7 +14,7 @@ import pytest
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.names import ADDRESS_FIELDS
 
-from .kit import Call, GatedApp, Message, call, get, settle, until
+from .kit import Call, GatedApp, Message, call, get, make_scope, settle, until
 
 Make = Callable[..., Dedup]
 Request = dict[str, Any]
@@ -673,7 +673,17 @@ async def test_a_change_deep_in_the_session_is_seen(make_dedup: Make) -> None:
 @pytest.mark.parametrize(
     "varies", [b"Authorization", b"Cookie", b"X-Api-Key", b"accept, authorization, cookie"]
 )
-@pytest.mark.parametrize("rule", [{}, {"identity": "credentials"}, {"identity": "shared"}], ids=str)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {},
+        {"identity": "credentials"},
+        {"identity": "shared"},
+        {"identity": "shared", "vary": "origin"},
+        {"identity": "shared", "vary": []},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("ttl", [0, 60])
 async def test_two_users_never_share_what_varies_on_their_credentials(
     make_dedup: Make, varies: bytes, rule: dict[str, Any], ttl: int
@@ -892,6 +902,55 @@ async def test_one_key_of_two_users_never_replays_the_first_ones_answer(make_ded
     for run, request in enumerate(requests, 1):
         assert (await get(app, method="POST", **request)).body == b"run %d" % run
     assert (await get(app, method="POST", **requests[0])).body == b"run 1"
+
+
+async def test_a_head_never_leaves_an_empty_page_behind(make_dedup: Make) -> None:
+    """starlette-caches 0.4.1: HEAD, then GET: an empty 200 until it expired."""
+
+    def page(scope: Any, run: int) -> tuple[int, Pairs, bytes]:
+        return 200, [(b"content-length", b"4")], b"" if scope["method"] == "HEAD" else b"page"
+
+    app = DedupMiddleware(GatedApp(page, opened=True), dedup=make_dedup(default=Rule(ttl=60)))
+    for method, body in (("HEAD", b""), ("GET", b"page"), ("HEAD", b""), ("GET", b"page")):
+        one = await get(app, method=method)
+        assert (one.body, one.header(b"content-length")) == (body, b"4")
+
+
+async def test_a_part_of_a_page_never_stands_for_the_page(make_dedup: Make) -> None:
+    """starlette-caches 0.4.1: Range, then a plain GET: a 206 with two of ten bytes."""
+
+    def page(scope: Any, run: int) -> tuple[int, Pairs, bytes]:
+        if dict(scope["headers"]).get(b"range") is None:
+            return 200, [], b"0123456789"
+        return 206, [(b"content-range", b"bytes 0-1/10")], b"01"
+
+    shapes: list[dict[str, Any]] = [{}, {"vary": []}, {"vary": "origin", "identity": "shared"}]
+    for rule in shapes:
+        app = DedupMiddleware(GatedApp(page, opened=True), dedup=make_dedup(default=Rule(ttl=60, **rule)))
+        for headers, status in [
+            ([(b"range", b"bytes=0-1")], 206),
+            ([], 200),
+            ([(b"range", b"bytes=0-1")], 206),
+        ]:
+            assert (await get(app, headers=headers)).status == status
+
+
+async def test_a_body_in_two_pieces_is_the_body_in_one(make_dedup: Make) -> None:
+    """asgi-idempotency-header 0.2.0: JSON in two chunks was a KeyError."""
+
+    class Halves(Call):
+        halves = (b'{"q":', b'"x"}')
+
+        async def _receive(self) -> Message:
+            if not self.halves:
+                return await super()._receive()
+            half, *self.halves = self.halves  # type: ignore[assignment]
+            return {"type": "http.request", "body": half, "more_body": bool(self.halves)}
+
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup(default=Rule(ttl=60)))
+    halves = await Halves(app, make_scope(method="QUERY", headers=[JSON])).done()
+    whole = await get(app, method="QUERY", headers=[JSON], body=b'{"q": "x"}')
+    assert (halves.body, whole.body) == (b"run 1", b"run 1")
 
 
 async def test_an_etag_of_one_target_never_answers_for_another(make_dedup: Make) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -216,13 +218,18 @@ async def test_reading_the_metrics_changes_nothing_and_may_happen_in_any_thread(
 
 
 async def test_two_engines_on_one_provider_add_up_and_what_a_gone_one_counted_stays(metrics: Metrics) -> None:
+    gone: list[weakref.ref[Dedup]] = []
+
     async def requests(number: int) -> None:
         app = DedupMiddleware(GatedApp(opened=True), meter_provider=metrics.provider)
         for _ in range(number):
             await get(app)
+        gone.append(weakref.ref(app.dedup))
         await settle()
 
     def total() -> int:
+        gc.collect()
+        assert not any(engine() for engine in gone), "the provider keeps no engine alive"
         return int(sum(metrics.read()["dedup.requests"].values()))
 
     first = Dedup(meter_provider=metrics.provider)
@@ -231,6 +238,7 @@ async def test_two_engines_on_one_provider_add_up_and_what_a_gone_one_counted_st
     assert total() == 3
     for _ in range(3):
         await requests(1)
+        total()
     assert total() == 6
     await get(DedupMiddleware(GatedApp(opened=True), dedup=first))
     assert total() == 7

@@ -35,6 +35,8 @@ _SETTLING: Final = PERSONAL_FIELDS | frozenset(
 )
 """The response fields on which `settle` decides."""
 
+_NONE: Final[frozenset[bytes]] = frozenset()
+
 STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
 REFUSALS: Final = frozenset({401, 403, 407, 429})
 
@@ -134,11 +136,12 @@ class RuleBook:
 
 def ambiguous(path: str, raw_path: bytes | None) -> bool:
     """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...)."""
-    if not path.startswith("/") or _BAD_PATH.search(path):
-        return True
-    return raw_path is not None and (
-        not raw_path.startswith(b"/") or _BAD_RAW_PATH.search(raw_path) is not None
-    )
+    if raw_path is not None:
+        if not raw_path.startswith(b"/") or _BAD_RAW_PATH.search(raw_path) is not None:
+            return True
+        if raw_path == path.encode("utf-8", "surrogatepass"):
+            return False  # nothing is encoded: what was searched is the path
+    return not path.startswith("/") or _BAD_PATH.search(path) is not None
 
 
 def ambiguous_query(query: bytes) -> bool:
@@ -270,7 +273,7 @@ def settle(
         return Pass("private")
     if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
         return Pass("no-cache")
-    varied = fields.names_listed(vary)
+    varied = fields.names_listed(vary) if vary else _NONE
     if b"*" in varied:
         return Pass("vary")
     if status in REFUSALS:
