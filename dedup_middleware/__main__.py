@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: What each extra of this version brings by itself (a test compares it with pyproject.toml).
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "otel": ("opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
-    "example": ("httpx", "uvicorn", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
+    "example": ("uvicorn", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
 }
 
 _ALWAYS = {"path", "methods", "ttl", "identity"}

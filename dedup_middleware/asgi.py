@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
+from .bypass import bypass
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
 from .core.rules import check_fields
 from .dedup import Dedup
 from .exchange import Exchange
-from .forward import route_of
 from .hit import answer, tell
+from .incoming import again, read_body, replay
 from .telemetry import log
 
 if TYPE_CHECKING:
     import os
+    import time
     from collections.abc import Callable, Iterable, MutableMapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .core.http import StoredResponse
     from .core.rules import Rule
-    from .core.status import Reason
-    from .telemetry import MeterProvider, Span, Tracer, TracerProvider
+    from .telemetry import MeterProvider, TracerProvider
 
 _DISABLED: Final = Bypass("disabled", "default")
 _HTTP_1: Final = frozenset({"1.0", "1.1"})
@@ -103,35 +103,37 @@ class DedupMiddleware:
             self._prepare(scope)
         dedup = self.dedup
         if not dedup.on:
-            await self._bypass(self._disabled(scope), "disabled", scope, receive, send)
+            await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
         get = scope.get
         plan = dedup.plans.young.get(
             (scope["method"], scope["path"], get("raw_path"), get("root_path"), self._place)
         ) or dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
-            await self._bypass(plan, plan.reason, scope, receive, send)
+            await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
             return
         query = scope["query_string"]
         if query and ambiguous_query(query):
-            await self._bypass(plan, "target", scope, receive, send)
+            await bypass(dedup, self.app, plan, "target", scope, receive, send)
             return
         raw: bytes | None = None
         body: bytes | None = None
         if plan.reads_body or scope["http_version"] not in _HTTP_1:
             try:
-                messages, raw, doubt = await _read_body(scope, receive, plan.rule.max_request_body)
+                messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
             except BaseException:
                 dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
                 raise
             if doubt is None and raw is not None and plan.reads_body:
                 body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
             elif doubt is not None or raw:
-                await self._bypass(plan, doubt or "request-body", scope, _replay(messages, receive), send)
+                await bypass(
+                    dedup, self.app, plan, doubt or "request-body", scope, replay(messages, receive), send
+                )
                 return
         key = plan.fingerprints.key_below(plan.lookup, scope, body)
         if not isinstance(key, bytes):
-            await self._bypass(plan, key, scope, _again(raw, receive), send)
+            await bypass(dedup, self.app, plan, key, scope, again(raw, receive), send)
             return
         base = key
         if dedup.variants.young:
@@ -139,7 +141,7 @@ class DedupMiddleware:
         now = dedup.clock()
         try:
             # A function's value never lies under a request's key.
-            stored: StoredResponse | None = dedup.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
+            stored: StoredResponse | None = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
         except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
             dedup.store_failed("get", error)
             stored = None
@@ -170,19 +172,19 @@ class DedupMiddleware:
         if plan.lookup is not plan.prefix:
             own = plan.fingerprints.key_below(plan.prefix, scope, body)
             if not isinstance(own, bytes):  # the rule's identity function has changed its mind
-                await self._bypass(plan, own, scope, _again(raw, receive), send)
+                await bypass(dedup, self.app, plan, own, scope, again(raw, receive), send)
                 return
             key = own
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
-            await self._bypass(plan, "event-loop", scope, _again(raw, receive), send)
+            await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
             return
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
         if not await exchange.run():
-            again = _replay(exchange.heard, receive) if exchange.heard else _again(raw, receive)
-            await self._bypass(plan, "too-many-flights", scope, again, send, exchange.span)
+            heard = replay(exchange.client.heard, receive) if exchange.client.heard else again(raw, receive)
+            await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)
 
     def _disabled(self, scope: Scope) -> Bypass:
         """A write may end after the switch is on again, so that it invalidates as ever; all else is none of ours."""
@@ -190,96 +192,6 @@ class DedupMiddleware:
         if not isinstance(plan, Bypass):
             return _DISABLED
         return Bypass(_DISABLED.reason, _DISABLED.label, unsafe=plan.unsafe, tags=plan.tags)
-
-    async def _bypass(
-        self,
-        plan: Bypass | Consider,
-        reason: Reason,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        span: Span | None = None,
-    ) -> None:
-        """The app by itself; an unsafe request invalidates before its head goes out and again at the end."""
-        dedup = self.dedup
-        method: str = scope["method"]
-        dedup.telemetry.count("bypassed", reason, plan.label, method)
-        tracer = dedup.telemetry.tracer(dedup.clock())
-        if tracer is not None:
-            await self._traced_bypass(tracer, plan, reason, scope, receive, send, span)
-        elif type(plan) is Bypass and plan.unsafe:
-            await self._write(plan, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _traced_bypass(
-        self,
-        tracer: Tracer,
-        plan: Bypass | Consider,
-        reason: Reason,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        span: Span | None,
-    ) -> None:
-        """The same in a span; the app's own spans are children of it."""
-        telemetry, label, method = self.dedup.telemetry, plan.label, scope["method"]
-        started, status, route, error = time.time_ns(), 0, None, None
-        span = span or telemetry.start_request(tracer, "bypassed", label, method, started)
-        before = telemetry.enter(span) if span is not None else None
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status, route
-            if message["type"] == "http.response.start":
-                status, route = message["status"], route_of(scope)
-            await send(message)
-
-        try:
-            if isinstance(plan, Bypass) and plan.unsafe:
-                await self._write(plan, scope, receive, send_and_note)
-            else:
-                await self.app(scope, receive, send_and_note)
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            raise
-        finally:
-            if span is not None and before is not None:
-                telemetry.leave(span, before)
-            telemetry.tell(
-                tracer,
-                started,
-                "bypassed",
-                reason,
-                label,
-                method,
-                status=status,
-                route=route,
-                error=error,
-                span=span,
-            )
-
-    async def _write(self, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
-        dedup = self.dedup
-        changed = True
-        # As the client asked: the app may write into its scope.
-        asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
-
-        async def send_after(message: Message) -> None:
-            nonlocal changed
-            if message["type"] == "http.response.start":
-                changed = not 400 <= message["status"] < 500
-                if changed:
-                    dedup.wrote(asked, plan.tags)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_after)
-        except BaseException:
-            changed = True
-            raise
-        finally:
-            if changed:
-                dedup.wrote(asked, plan.tags)
 
     # -- the app's own life -------------------------------------------------------------------------------------
 
@@ -346,56 +258,3 @@ _SETTINGS: Final = (
     "tracer_provider",
     "clock",
 )
-
-
-async def _read_body(
-    scope: Scope, receive: Receive, limit: int
-) -> tuple[list[Message], bytes | None, Reason | None]:
-    """The request's body up to the limit: what was read as messages, the whole body, or the doubt that forbids sharing.
-
-    The messages themselves are not held: there may be any number of them, empty ones too.
-    """
-    declared: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            declared = value
-    if declared is not None and (not declared.isdigit() or len(declared) > 18 or int(declared) > limit):
-        return [], None, "body-too-large" if declared.isdigit() else "body-length"
-    body, read, more = b"", bytearray(), True
-    while more and len(body) <= limit >= len(read):
-        message = await receive()
-        if message["type"] != "http.request":
-            return [*_messages(bytes(read), more=True), message], None, "disconnected"
-        body, more = message.get("body", b""), message.get("more_body", False)
-        if more or read:
-            read += body
-    if read:
-        body = bytes(read)
-    if len(body) > limit:
-        return _messages(body, more=more), None, "body-too-large"
-    if declared is not None and int(declared) != len(body):
-        return _messages(body, more=False), None, "body-length"
-    return _messages(body, more=False), body, None
-
-
-def _messages(body: bytes, *, more: bool) -> list[Message]:
-    return [{"type": "http.request", "body": body, "more_body": more}] if body or not more else []
-
-
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """A receive that first gives what was read already."""
-    waiting = iter(messages)
-
-    async def replaying() -> Message:
-        for message in waiting:
-            return message
-        return await receive()
-
-    return replaying
-
-
-def _again(body: bytes | None, receive: Receive) -> Receive:
-    """A receive that gives the body that was read, if one was."""
-    if body is None:
-        return receive
-    return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import sys
 import time
 from collections.abc import Iterable
-from contextvars import ContextVar
-from itertools import count
-from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import msgspec
@@ -23,6 +19,7 @@ from .core.errors import ConfigurationError, ForwardFailed
 from .core.http import RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
 from .flight import Flight, FlightAbandonedError, Limits
+from .nesting import inside, waiting, waits_for_itself
 from .telemetry import DEBUG, Telemetry, requests_log
 
 if TYPE_CHECKING:
@@ -39,11 +36,6 @@ T = TypeVar("T")
 
 PARTITION: Final = -1
 MAX_LABELS: Final = 200
-
-_decorated: Final = count()
-
-inside: ContextVar[Flight | None] = ContextVar("dedup_inside", default=None)
-"""The flight whose work runs here: of a request or of a function."""
 
 
 class Engine(Protocol):
@@ -96,7 +88,7 @@ class Calls:
                 f"the key of a call is plain data, not {type(key).__name__} with {key!r}"
             ) from None
         one = _Call(
-            dedup, digest, fn, rule, tuple(f"tag:{tag}" for tag in tags), self._label(label or _name(fn))
+            dedup, digest, fn, rule, tuple(f"tag:{tag}" for tag in tags), self._label(label or name_of(fn))
         )
         if not dedup.enabled:
             return cast("T", await one.alone("disabled"))
@@ -155,7 +147,7 @@ class _Call:
             flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
             if flight is None:
                 return await self._lead(loop, reason, listed=attempt < 2)
-            if _waits_for_itself(flight):
+            if waits_for_itself(flight):
                 return await self._lead(loop, "nested", listed=False)
             try:
                 return await self._follow(flight)
@@ -314,38 +306,6 @@ class _Call:
             )
 
 
-class waiting:  # noqa: N801 - reads as a statement
-    """While a flight's own work waits for another flight, the table can see who waits for whom."""
-
-    def __init__(self, holder: Flight | None, flight: Flight) -> None:
-        self._holder = holder
-        self._flight = flight
-
-    def __enter__(self) -> None:
-        if self._holder is not None:
-            self._holder.waits_for.append(self._flight)
-
-    def __exit__(self, *_: object) -> None:
-        if self._holder is not None:
-            self._holder.waits_for.remove(self._flight)
-
-
-def _waits_for_itself(flight: Flight) -> bool:
-    """Whether waiting for this flight would, over any number of flights, wait for the one that we run in."""
-    here = inside.get()
-    if here is None:
-        return False
-    ahead, seen = [flight], set()
-    while ahead:
-        one = ahead.pop()
-        if one is here:
-            return True
-        if one not in seen:
-            seen.add(one)
-            ahead += one.waits_for
-    return False
-
-
 def checked(ttl: object, tags: object, max_wait: object) -> Rule:
     """What a call asks for, as a rule; its fields are refused with a rule's sentences.
 
@@ -355,21 +315,19 @@ def checked(ttl: object, tags: object, max_wait: object) -> Rule:
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise ConfigurationError("call.tags", tags, "a list of texts")
     try:
-        return Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
+        try:
+            return _rule(ttl, max_wait)
+        except TypeError:  # unhashable, so that it is wrong in any case
+            return Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
     except ConfigurationError as error:
         place = error.place.replace("Rule.", "call.")
         raise ConfigurationError(place, error.value, error.allowed) from None
 
 
-def _check_tag(tag: str, parameters: Iterable[str]) -> None:
-    try:
-        names = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
-    except ValueError:
-        raise ConfigurationError("cached.tags", tag, "a text with {parameters} of the function") from None
-    unknown = {name.partition(".")[0].partition("[")[0] for name in names} - set(parameters)
-    if unknown:
-        known = ", ".join(f"{{{name}}}" for name in parameters) or "none in this function"
-        raise ConfigurationError("cached.tags", tag, f"parameters of the function: {known}")
+@functools.lru_cache(maxsize=256, typed=True)
+def _rule(ttl: Any, max_wait: Any) -> Rule:
+    """Checked once for each pair of values: a rule costs more than a hit."""
+    return Rule(ttl=ttl, max_wait=max_wait)
 
 
 def _size(value: object, names: Iterable[str]) -> int:
@@ -381,39 +339,8 @@ def _size(value: object, names: Iterable[str]) -> int:
     return RESPONSE_OVERHEAD + inner + sum(2 * len(name) for name in names)
 
 
-def _name(fn: Callable[..., Any]) -> str:
+def name_of(fn: Callable[..., Any]) -> str:
+    """What a function is called in metrics and spans."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return f"call {getattr(fn, '__qualname__', type(fn).__qualname__)}"
-
-
-def cached(
-    calls: Calls, *, ttl: float | str, tags: Iterable[str], max_wait: float
-) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
-    """See `Dedup.cached`."""
-    checked(ttl, tags, max_wait)
-    templates = tuple(tags)
-
-    def decorate(fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
-        signature = inspect.signature(fn)
-        for tag in templates:
-            _check_tag(tag, signature.parameters)
-        number = next(_decorated)  # two functions that a factory made have one name
-
-        @functools.wraps(fn)
-        async def shared(*args: Any, **kwargs: Any) -> T:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            return await calls.call(
-                ["cached", number, arguments],
-                functools.partial(fn, *args, **kwargs),
-                ttl=ttl,
-                tags=[tag.format_map(arguments) for tag in templates],
-                max_wait=max_wait,
-                label=_name(fn),
-            )
-
-        return shared
-
-    return decorate

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -81,6 +82,16 @@ def checked_default(rule: object) -> Rule:
             "safe methods: the default rule is for them alone",
         )
     return rule
+
+
+def secret_bytes(secret: object) -> bytes:
+    """What keys the digests: as given, else from the environment, else random for this process."""
+    if secret is None:
+        given = os.environ.get("DEDUP_SECRET")
+        return given.encode() if given else secrets.token_bytes(32)
+    if not isinstance(secret, (str, bytes)) or not secret:
+        raise ConfigurationError("Dedup.secret", "***", "a text or bytes that are not empty")
+    return secret.encode() if isinstance(secret, str) else secret
 
 
 def enabled_by_environment(value: str | None) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import threading
 import time
 import weakref
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import structs
 
 from . import config
-from .calls import Calls, cached
+from .cached import cached
+from .calls import Calls
 from .core.callers import address_name, caller_parts
 from .core.decide import Consider, Plan, RuleBook, target_name
 from .core.errors import ConfigurationError
@@ -27,6 +27,7 @@ from .core.rules import Rule
 from .flight import Limits
 from .flights import FlightTable
 from .stats import Stats, make_stats
+from .stores.keeper import Keeper
 from .stores.memory import Bounds, MemoryStore
 from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider
 
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_FLIGHTS: Final = 10_000
-PASS_SECONDS: Final = 2.0
-"""How long a hit-for-miss mark holds."""
-OUTGROWN_SECONDS: Final = 60.0
-"""How long a key whose body outgrew the limit goes uncollapsed."""
-SWEEP_SECONDS: Final = 30.0
-"""How often expired responses are looked for, while there are any."""
 CALLS: Final = -1
 """The store's partition for functions."""
 _PLAN_BYTES: Final = 2048
@@ -85,7 +80,7 @@ class Dedup:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
         self.clock: Callable[[], float] = clock
         self.lock = threading.RLock()
-        self._hash = Hasher(_secret(secret))
+        self._hash = Hasher(config.secret_bytes(secret))
         self._max_bytes = config.memory_bytes(store)
         self._given = config.checked_rules(rules)
         self._default = config.checked_default(default)
@@ -97,13 +92,12 @@ class Dedup:
         self.passes: Memo[bytes, float] = Memo(10_000)
         self.outgrown: Memo[bytes, float] = Memo(10_000)
         self.flights = FlightTable(clock, self.lock, MAX_FLIGHTS)
-        self._apply(self._given)
-        self.calls = Calls(self)
         gauges = Gauges(
             lambda: len(self.flights.under_way), lambda: self.store.size, lambda: self.store.evicted
         )
         self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
-        self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        self._apply(self._given)
+        self.calls = Calls(self)
         self.on = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
         _after_fork(self)
@@ -124,11 +118,20 @@ class Dedup:
             for rule in self.book.rules
         ]
         self._bounds[CALLS] = Bounds(Rule().max_responses, self._max_bytes)
-        self.store: Store = self._empty_store()
+        self.keeper = Keeper(self._empty_store, self.clock, self.telemetry)
         self.plans.clear()
 
     def _empty_store(self) -> Store:
         return MemoryStore(self._bounds, self._max_bytes, self.lock)
+
+    @property
+    def store(self) -> Store:
+        """The store in use."""
+        return self.keeper.store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.keeper.store = store
 
     def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
         """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
@@ -185,23 +188,13 @@ class Dedup:
         with self.lock:
             names = list(names)
             self.flights.invalidate(names)
-            try:
-                return self.store.invalidate(names)
-            except Exception as error:  # noqa: BLE001 - law 7 comes first: see there
-                return self._start_anew("invalidate", error)
+            return self.keeper.invalidate(names)
 
     def wrote(self, scope: Scope, tags: Iterable[str]) -> None:
         """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
-        try:
-            if not self.flights.under_way and not self.store.responses:
-                return  # nothing stored, and nothing under way that could be
-            with self.lock:
-                names = [target_name(scope), *tags]
-                self.flights.invalidate(names)
-                self.store.invalidate(names)
-        except Exception as error:  # noqa: BLE001 - as above
-            with self.lock:
-                self._start_anew("invalidate", error)
+        if not self.flights.under_way and self.keeper.is_empty():
+            return  # nothing stored, and nothing under way that could be
+        self.invalidate_names([target_name(scope), *tags])
         if self.flights.under_way:
             mine = caller_parts(scope)
             self.flights.invalidate_for(address_name(scope), lambda other: caller_parts(other) == mine)
@@ -213,10 +206,7 @@ class Dedup:
             self.passes.clear()
             self.outgrown.clear()
             self.variants.clear()
-            try:
-                return self.store.clear()
-            except Exception as error:  # noqa: BLE001 - as above
-                return self._start_anew("clear", error)
+            return self.keeper.clear()
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
@@ -276,12 +266,10 @@ class Dedup:
         """Cancel this loop's flights and wait for their end; drop what is stored. A closed engine may be used again."""
         self.clear()
         await self.drain()
-        if self._sweeper is not None and self._sweeper[0] is asyncio.get_running_loop():
-            self._sweeper[1].cancel()
-            self._sweeper = None
+        self.keeper.stop(asyncio.get_running_loop())
 
     async def drain(self) -> None:
-        """Cancel this loop's flights that nobody waits for, and wait for their end."""
+        """Cancel this loop's flights, and wait for their end: the app is about to close what they use."""
         loop = asyncio.get_running_loop()
         tasks = [task for task in self.flights.tasks if task.get_loop() is loop]
         for task in tasks:
@@ -324,60 +312,20 @@ class Dedup:
         """The engine's keyed digest."""
         return self._hash(data)
 
-    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that what expires is freed, without being asked for."""
-        if self._sweeper is None or self._sweeper[0].is_closed():
-            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop))
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._sweeper = None
-        started = self.clock()
-        try:
-            self.store.sweep(started)
-            if not self.store.responses:
-                return
-        except Exception as error:  # noqa: BLE001 - law 9: the next sweep may do better
-            self.store_failed("sweep", error)
-        finally:
-            self.telemetry.record_store(self.clock() - started, "sweep")
-        self.sweep_later(loop)
-
-    # -- a store that fails -------------------------------------------------------------------------------------
-
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
         """Store, and see to it that what expires is freed; whether it was stored."""
-        try:
-            done = self.store.put(partition, key, stored, self.clock())
-        except Exception as error:  # noqa: BLE001 - law 9: the answer is on its way already
-            self.store_failed("put", error)
-            return False
-        if done:
-            self.sweep_later(loop)
-        return done
-
-    def take_back(self, partition: int, key: bytes, stored: Stored) -> None:
-        """Discard what turned out not to be whole."""
-        try:
-            self.store.discard(partition, key, stored)
-        except Exception as error:  # noqa: BLE001 - law 8 comes first
-            self._start_anew("discard", error)
+        return self.keeper.put(partition, key, stored, loop)
 
     def store_failed(self, operation: str, error: Exception) -> None:
         """Tell, once a minute, that requests go without the store."""
-        self.telemetry.store_failed(operation, type(error).__qualname__)
-
-    def _start_anew(self, operation: str, error: Exception) -> int:
-        """What should have gone may still be there: an empty store takes the place of the one that failed."""
-        self.store_failed(operation, error)
-        self.store = self._empty_store()
-        return 0
+        self.keeper.failed(operation, error)
 
     def _forked(self) -> None:
         self.lock = threading.RLock()
         self.flights.lock = self.lock  # what the parent's threads held stays held
         self.flights.reset()
-        self.store = self._empty_store()  # and what they were changing is half changed
-        self._sweeper = None
+        self.keeper.store = self.keeper.make()  # and what they were changing is half changed
+        self.keeper.stop(None)
 
 
 def _after_fork(dedup: Dedup) -> None:
@@ -390,12 +338,3 @@ def _after_fork(dedup: Dedup) -> None:
                 method()
 
         os.register_at_fork(after_in_child=after_in_child)
-
-
-def _secret(secret: object) -> bytes:
-    if secret is None:
-        given = os.environ.get("DEDUP_SECRET")
-        return given.encode() if given else secrets.token_bytes(32)
-    if not isinstance(secret, (str, bytes)) or not secret:
-        raise ConfigurationError("Dedup.secret", "***", "a text or bytes that are not empty")
-    return secret.encode() if isinstance(secret, str) else secret

@@ -9,20 +9,20 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from .calls import inside, waiting
+from .client import Client
 from .core import status as wire
 from .core.callers import address_name
-from .core.decide import Consider, Keep, not_modified
+from .core.decide import Consider, Keep
 from .core.errors import ForwardFailed
-from .flight import Flight, FlightAbandonedError, Waiter, WaiterCutError, WaiterGoneError
+from .flight import Flight, FlightAbandonedError, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled
-from .hit import NOT_IN_304, answer, tell
+from .hit import answer, tell
+from .nesting import inside, waiting
 from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from .core.answer import Answer
     from .core.http import Headers, StoredResponse
     from .core.status import Outcome, Reason
     from .dedup import Dedup
@@ -54,8 +54,8 @@ class Exchange:
         self.app = app
         self.plan = plan
         self.scope = scope
-        self.receive = receive
         self.send = send
+        self.client = Client(scope, receive, send, validates=plan.rule.stores, body_read=body is not None)
         self.key = key
         self.body = body
         self.method: str = scope["method"]
@@ -65,9 +65,6 @@ class Exchange:
         self.started_ns = time.time_ns() if self.tracer is not None else 0
         self.span: Span | None = None
         self.led: list[Flight] = []
-        self.sent_head = False
-        self.status = 0
-        self.heard: list[Message] = []
         self._alone: Reason | None = None
         self._gave_up = False
         self._aboard: tuple[Outcome, Reason, Flight] | None = None
@@ -97,7 +94,9 @@ class Exchange:
                 if stored is not None:
                     await self._serve(cast("StoredResponse", stored), now, key)
                     return True
-                if alone is None and (dedup.passes.young or dedup.passes.old or dedup.outgrown.young):
+                if alone is None and (
+                    dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
+                ):
                     alone = self._marked(key, now)
                 flight = None if alone else dedup.flights.find(loop, key)
                 if flight is None:
@@ -170,7 +169,7 @@ class Exchange:
     async def _lead(self, flight: Flight, reason: Reason) -> bool:
         """Read the flight that this request opened; False where it must regroup by Vary."""
         self._aboard = "forwarded", reason, flight
-        waiter = flight.board(leader=True, listen=self.listen)
+        waiter = flight.board(leader=True, listen=self.client.listen)
         done, lost = True, None
         try:
             settled: Settled | None = await waiter.head()
@@ -178,10 +177,10 @@ class Exchange:
                 done = not settled.vary or not self._differs(settled) or len(self.led) > MAX_TURNS
                 if done:
                     reason = settled.passed or reason
-                    await self._send_head(
+                    await self.client.send_head(
                         settled.head, settled.head.headers, self._forward_status(settled, reason)
                     )
-                    await self._send_body(waiter)
+                    await self.client.send_body(waiter)
         except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
             pass  # what the app did after that counts: below
         except Exception as failure:  # noqa: BLE001 - the server's send: its client has gone, the app goes on
@@ -228,7 +227,7 @@ class Exchange:
             flight.callers.append(self.scope)
             self.dedup.flights.add_name(flight, address_name(self.scope))
         self._aboard = "collapsed", "in-flight", flight
-        waiter = flight.board(leader=False, listen=self.listen)
+        waiter = flight.board(leader=False, listen=self.client.listen)
         head_ns: int | None = None
         error: str | None = None
         try:
@@ -246,9 +245,9 @@ class Exchange:
             if settled.vary and self._differs(settled):
                 return False
             head_ns = time.time_ns() if self.tracer is not None else None
-            await self._send_head(settled.head, settled.head.shared, wire.COLLAPSED)
+            await self.client.send_head(settled.head, settled.head.shared, wire.COLLAPSED)
             try:
-                await self._send_body(waiter, settled)
+                await self.client.send_body(waiter, settled)
             except (FlightAbandonedError, WaiterCutError) as end:
                 cut = isinstance(end, WaiterCutError)
                 error = "SlowReader" if cut else flight.error_type or "IncompleteResponse"
@@ -265,7 +264,7 @@ class Exchange:
             raise
         finally:
             waiter.leave()
-            if self.sent_head or error or waiter.gone:
+            if self.client.sent_head or error or waiter.gone:
                 self._tell("collapsed", "in-flight", flight, head_ns=head_ns, error=error)
         return True
 
@@ -277,54 +276,7 @@ class Exchange:
             and (self.plan.fingerprints.variant(self.key, settled.vary, self.headers) != settled.variant)
         )
 
-    # -- the client ---------------------------------------------------------------------------------------------
-
-    async def listen(self) -> None:
-        """Return when the client has gone."""
-        while True:
-            try:
-                message = await self.receive()
-            except Exception:  # noqa: BLE001 - a receive that fails has no client any more
-                return
-            if message["type"] == "http.disconnect":
-                return
-            if self.body is not None or (self.heard and not self.heard[-1].get("more_body", False)):
-                await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
-            self.heard.append(message)
-
-    async def _send_head(self, head: Answer, pairs: Headers, status: bytes) -> None:
-        headers = [*pairs, (b"cache-status", status)]
-        self.status = head.status
-        if status is wire.COLLAPSED and head.age is None:
-            headers.append((b"age", b"0"))
-        if (
-            head.validates
-            and self.plan.rule.stores
-            and not_modified(self.method, head.status, self.headers, head.etag, head.last_modified)
-        ):
-            self.status = 304
-            headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
-        self.sent_head = True
-        await self.send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if self.status == 304 != head.status:
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_body(self, waiter: Waiter, settled: Settled | None = None) -> None:
-        """Send what comes, chunk by chunk as the app sent it; followers never end a body that is not whole."""
-        flight = waiter.flight
-        answered = self.status == 304 != cast("Settled", flight.head).head.status
-        while True:
-            chunk = await waiter.next()
-            if chunk is None:
-                return
-            last = flight.complete and waiter.position + 1 == flight.body.end
-            if settled is not None and last and settled.mangled:
-                raise FlightAbandonedError
-            if not answered:
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": not last})
-            flight.body.advance(waiter)
-            if last:
-                return
+    # -- the store ----------------------------------------------------------------------------------------------
 
     async def _serve(self, stored: StoredResponse, now: float, key: bytes) -> None:
         """What was stored while this request was on its way."""
@@ -371,7 +323,7 @@ class Exchange:
             plan.label,
             self.method,
             flight.key,
-            status=self.status,
+            status=self.client.status,
             route=settled.route if settled is not None else None,
             flight=trace.flight if trace is not None else None,
             link=trace.context if trace is not None and outcome == "collapsed" else None,

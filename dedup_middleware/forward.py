@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from .calls import inside
 from .core import canonical
 from .core.answer import Answer, read_answer
 from .core.decide import Consider, Keep, Pass, Settlement, settle
 from .core.http import Head, StoredResponse, response_size
 from .core.sight import one_identity, visible
 from .core.status import Reason
+from .nesting import inside
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .dedup import Dedup
     from .flight import Flight
 
+PASS_SECONDS: Final = 2.0
+"""How long a hit-for-miss mark holds."""
+OUTGROWN_SECONDS: Final = 60.0
+"""How long a key whose body outgrew the limit goes uncollapsed."""
 _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
 
@@ -93,7 +97,7 @@ class Forward:
         except BaseException as failure:
             error = type(failure).__qualname__
             if self._stored is not None:  # stored early, and then the app's own end was an error
-                self._dedup.take_back(self._plan.ordinal, self._settled_now().variant, self._stored)
+                self._dedup.keeper.take_back(self._plan.ordinal, self._settled_now().variant, self._stored)
             raise
         finally:
             self._tell(error)
@@ -152,7 +156,7 @@ class Forward:
         if isinstance(settlement, Pass):
             passed = settlement.reason
             if passed != "server-error":
-                dedup.passes.put(variant, dedup.clock() + 2.0)
+                dedup.passes.put(variant, dedup.clock() + PASS_SECONDS)
             flight.stop_keeping()
         else:
             if dedup.passes.young or dedup.passes.old:
@@ -228,11 +232,11 @@ class Forward:
             size=response_size(headers, body, flight.stored_names),
         )
         with dedup.lock:  # no invalidation between the look and the put
-            if flight.current and dedup.put(self._plan.ordinal, settled.variant, stored, flight.loop):
+            if flight.current and dedup.keeper.put(self._plan.ordinal, settled.variant, stored, flight.loop):
                 self._stored = stored
 
     def _outgrown(self) -> None:
-        self._dedup.outgrown.put(cast("bytes", self._flight.key), self._dedup.clock() + 60.0)
+        self._dedup.outgrown.put(cast("bytes", self._flight.key), self._dedup.clock() + OUTGROWN_SECONDS)
 
     def _tell(self, error: str | None) -> None:
         flight, plan, settled, telemetry = self._flight, self._plan, self._settled, self._dedup.telemetry

@@ -116,8 +116,29 @@ async def test_what_an_invalidation_names_is_dropped_and_flights_take_no_newcome
     assert await dedup.call("k", work, ttl=60) == "run 4"
 
 
-@pytest.mark.parametrize("by", ["route", "function"])
-async def test_two_routes_share_one_piece_of_work(by: str, make_dedup: MakeDedup) -> None:
+@pytest.mark.parametrize("how", ["invalidate()", "clear()", "switch"])
+async def test_a_value_computed_before_an_invalidation_is_not_kept_after_it(
+    how: str, make_dedup: MakeDedup
+) -> None:
+    # failures.md 26, for functions.
+    dedup, work = make_dedup(), Work()
+    (before,) = ask(dedup, work, 1, ttl=60, tags=["git:a"])
+    await until(lambda: work.runs == 1)
+    if how == "invalidate()":
+        await dedup.invalidate("git:a")
+    elif how == "clear()":
+        dedup.clear()
+    else:
+        dedup.enabled = False
+        dedup.enabled = True
+    work.gate.set()
+
+    assert await before == "run 1"
+    assert dedup.store.responses == 0
+    assert await dedup.call("k", work, ttl=60, tags=["git:a"]) == "run 2"
+
+
+async def test_two_routes_share_one_piece_of_work(make_dedup: MakeDedup) -> None:
     dedup, work = make_dedup(), Work()
 
     async def bare(scope: Any, receive: Any, send: Any) -> None:
@@ -200,6 +221,8 @@ async def test_a_key_that_is_not_plain_data_is_refused_and_nothing_runs(
         ({"ttl": "soon"}, "ttl"),
         ({"ttl": "origin"}, "ttl"),
         ({"ttl": None}, "ttl"),
+        ({"ttl": True}, "ttl"),
+        ({"ttl": [5]}, "ttl"),
         ({"max_wait": 0}, "max_wait"),
         ({"tags": "git"}, "tags"),
         ({"tags": 5}, "tags"),

@@ -147,7 +147,7 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
 def test_a_loop_that_is_gone_leaves_sweeping_to_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dedup_middleware.dedup.SWEEP_SECONDS", 0.0)
+    monkeypatch.setattr("dedup_middleware.stores.keeper.SWEEP_SECONDS", 0.0)
     now = [1000.0]
     dedup = Dedup(RULES, clock=lambda: now[0])
     app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
@@ -462,7 +462,7 @@ def test_after_a_fork_the_child_serves_with_locks_flights_and_a_store_of_its_own
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKED)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         cwd=root,
     )

@@ -26,6 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = {
     "core": 0,
     "alerts": 1,
+    "cached": 1,
     "calls": 1,
     "config": 1,
     "events": 1,
@@ -33,6 +34,7 @@ FLOORS = {
     "flight": 1,
     "flights": 1,
     "marks": 1,
+    "nesting": 1,
     "records": 1,
     "stats": 1,
     "stores": 1,
@@ -40,9 +42,12 @@ FLOORS = {
     "dedup": 2,
     "admin": 3,
     "asgi": 3,
+    "bypass": 3,
+    "client": 3,
     "exchange": 3,
     "forward": 3,
     "hit": 3,
+    "incoming": 3,
     "__main__": 3,
 }
 

@@ -718,7 +718,7 @@ async def test_without_an_sdk_no_span_is_ever_made(
     for name in ("NoOpTracer", "ProxyTracer"):
         monkeypatch.setattr(getattr(trace, name), "start_span", counting(name))
     monkeypatch.setattr(trace.NonRecordingSpan, "__init__", counting("NonRecordingSpan"))
-    monkeypatch.setattr("dedup_middleware.telemetry.Link", counting("Link"))
+    monkeypatch.setattr("dedup_middleware.telemetry.spans.Link", counting("Link"))
     settings = {} if provider == "none" else {"tracer_provider": trace.NoOpTracerProvider()}
     dedup = make_dedup(Rule("/kept", ttl=60), meter_provider=NoOpMeterProvider(), **settings)
     bare = GatedApp()

@@ -274,7 +274,7 @@ def settle(
     if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
         return Pass("no-cache")
     varied = fields.names_listed(vary) if vary else _NONE
-    if b"*" in varied:
+    if b"*" in varied or not all(map(fields.is_token, varied)):
         return Pass("vary")
     if status in REFUSALS:
         return Pass("refusal")

@@ -17,6 +17,7 @@ _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIRECTIVE = re.compile(
     rb'[ \t]*(%b)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^",; \t]*))?[ \t]*(?:,|\Z)' % _TOKEN, re.DOTALL
 )
+_TOKEN_ALONE = re.compile(_TOKEN)
 _EMPTY = re.compile(rb"[ \t]*(?:,|\Z)")
 _ETAG = re.compile(rb'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
 _ETAG_ALONE = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -60,6 +61,11 @@ def names_listed(lines: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(
         name for line in lines for item in line.split(b",") if (name := item.strip(b" \t").lower())
     )
+
+
+def is_token(value: bytes) -> bool:
+    """Whether a value is a token, as every field name is (RFC 9110 s.5.6.2)."""
+    return _TOKEN_ALONE.fullmatch(value) is not None
 
 
 def is_etag(value: bytes) -> bool:

@@ -19,7 +19,6 @@ Reason = Literal[
     "in-flight",
     # forwarded
     "miss",
-    "expired",
     "hit-for-miss",
     "nested",
     "max-wait",
@@ -78,10 +77,10 @@ def hit(ttl: float) -> bytes:
 
 def forwarded(reason: Reason, *, stored: bool) -> bytes:
     """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2, s.2.5)."""
-    fwd = b"dedup; fwd=stale" if reason == "expired" else b"dedup; fwd=miss"
+    fwd = b"dedup; fwd=miss"
     if stored:
         return fwd + b"; stored"
-    return fwd if reason in ("miss", "expired") else fwd + _DETAILS[reason]
+    return fwd if reason == "miss" else fwd + _DETAILS[reason]
 
 
 COLLAPSED: Final = b"dedup; fwd=miss; collapsed"

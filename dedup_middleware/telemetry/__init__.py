@@ -6,25 +6,23 @@ Law: a hit pays for an integer, no more, unless a tracer records; nothing here c
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Span, Tracer, TracerProvider
 
-from .attributes import known, place, result, title
+from .attributes import known, place
+from .guard import harmless
 from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, instruments
-from .spans import Trace, end
+from .spans import Seconds, Spans, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.status import Outcome, Reason
-    from .attributes import Attributes
 
 __all__ = [
     "DEBUG",
@@ -53,33 +51,13 @@ parts_log: Final = log.getChild("parts")
 
 DEBUG: Final = logging.DEBUG
 
-_RECHECK: Final = 1.0
-"""Seconds between looks for a tracer provider that was set after the start."""
+_MAX_WAITS: Final = 1000
+"""Followers' waits that are held to be recorded in one go."""
 _REPEAT: Final = 60.0
 """Seconds between two log lines of one kind about our own parts."""
 
-Seconds = tuple[tuple[str, float], ...]
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
-
-def _harmless(
-    method: Callable[Concatenate[Telemetry, _P], _R],
-) -> Callable[Concatenate[Telemetry, _P], _R | None]:
-    """A processor, exporter or log handler that raises costs a line a minute, and no request."""
-
-    @functools.wraps(method)
-    def guarded(self: Telemetry, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
-        try:
-            return method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no fault of the request
-            self.warn("telemetry", "telemetry: %s failed with %s", method.__name__, type(error).__qualname__)
-            return None
-
-    return guarded
-
-
-class Telemetry:
+class Telemetry(Spans):
     """Counts, histograms, spans and log lines of one engine."""
 
     def __init__(
@@ -92,15 +70,12 @@ class Telemetry:
         self.counts: dict[CountKey, int] = {}
         self.saved: dict[tuple[Outcome, str], float] = {}
         self.gauges = gauges
-        self._version = version
-        self._tracer_provider = tracer_provider
-        self.found: Tracer | None = None
-        self.look_again = float("-inf")
+        super().__init__(version, tracer_provider)
         self._logged: dict[str, float] = {}
         self._waits: list[tuple[float, str]] = []
         self._instruments = self._join(meter_provider) or Instruments(metrics.NoOpMeter(SCOPE_NAME))
 
-    @_harmless
+    @harmless
     def _join(self, provider: MeterProvider | None) -> Instruments:
         found = instruments(self._version, provider)
         found.add(self)
@@ -136,7 +111,7 @@ class Telemetry:
                 self.saved.setdefault(where, 0.0)
                 self.saved[where] += saved
 
-    @_harmless
+    @harmless
     def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:
         """A forward is over."""
         attributes = place(label, method)
@@ -144,195 +119,47 @@ class Telemetry:
         if followers:
             self._instruments.flight_followers.record(followers, attributes)
 
+    @harmless
     def record_wait(self, seconds: float, label: str, later: Callable[[Callable[[], None]], object]) -> None:
-        """A follower has its last byte; recorded `later`, when those that were woken with it have theirs."""
-        self._waits.append((seconds, label))
-        if len(self._waits) == 1:
-            later(self._record_waits)
+        """A follower has its last byte; recorded `later`, when those that were woken with it have theirs.
 
-    @_harmless
+        Or now, where many wait: the loop that was to do it may be closed, or another thread was quicker.
+        """
+        self._waits.append((seconds, label))
+        number = len(self._waits)
+        if number == 1:
+            later(self._record_waits)
+        elif number >= _MAX_WAITS:
+            self._record_waits()
+
+    @harmless
     def _record_waits(self) -> None:
         waits, self._waits = self._waits, []
         for seconds, label in waits:
             self._instruments.wait_duration.record(seconds, {"dedup.rule": label})
 
-    @_harmless
+    @harmless
     def record_store(self, seconds: float, operation: str) -> None:
         """A store operation that is not on a hit's way: `invalidate` or `sweep`."""
         self._instruments.store_operation.record(seconds, {"dedup.operation": operation})
 
-    @_harmless
+    @harmless
     def store_failed(self, operation: str, error: str) -> None:
         """A store operation raised."""
         self.warn("store", "the store failed to %s (%s): requests go on without it", operation, error)
         attributes = {"dedup.operation": operation, "error.type": error}
         self._instruments.store_operation.record(0.0, attributes)
 
-    # -- spans --------------------------------------------------------------------------------------------------
-
-    def tracer(self, now: float) -> Tracer | None:
-        """The tracer, or None as long as no SDK is there."""
-        if self.found is None and now >= self.look_again:
-            self.look_again = now + _RECHECK
-            self._find_tracer()
-        return self.found
-
-    @_harmless
-    def _find_tracer(self) -> None:
-        provider = self._tracer_provider or trace.get_tracer_provider()
-        if not isinstance(provider, trace.ProxyTracerProvider):
-            tracer = provider.get_tracer(SCOPE_NAME, self._version)
-            if not isinstance(tracer, trace.NoOpTracer):
-                self.found = tracer
-
-    @_harmless
-    def start_request(self, tracer: Tracer, outcome: Outcome, label: str, method: str, started: int) -> Span:
-        """The span of a request that will have others below it; named anew when its outcome is known."""
-        name = title(outcome, place(label, method))
-        return tracer.start_span(name, kind=SpanKind.INTERNAL, start_time=started)
-
-    @_harmless
-    def start_forward(
-        self, tracer: Tracer, parent: Span | None, label: str, method: str, key: object
-    ) -> Trace:
-        """The span of a forward, child of its leader's request."""
-        above = None if parent is None else trace.set_span_in_context(parent)
-        attributes = place(label, method, key)
-        return Trace(tracer.start_span(title("forward", attributes), above, SpanKind.INTERNAL, attributes))
-
-    @_harmless
-    def enter(self, span: Span) -> otel_context.Context:
-        """Make a span current in this task; the answer is for `leave`, where the task outlives the span."""
-        before = otel_context.get_current()
-        otel_context.attach(trace.set_span_in_context(span))
-        return before
-
-    @_harmless
-    def leave(self, span: Span, before: otel_context.Context) -> None:
-        """What was current before is current again; by value, so that no token meets a different Context."""
-        if trace.get_current_span() is span:
-            otel_context.attach(before)
-
-    @_harmless
-    def head(self, forward: Trace) -> None:
-        """The forward's response has begun."""
-        forward.span.add_event("head")
-
-    @_harmless
-    def end_forward(
-        self,
-        forward: Trace,
-        label: str,
-        method: str,
-        key: object,
-        followers: int,
-        *,
-        status: int = 0,
-        route: str | None = None,
-        error: str | None = None,
-    ) -> None:
-        """A forward is over."""
-        attributes = place(label, method, key, route, forward.flight)
-        attributes["dedup.followers"] = followers
-        error = result(attributes, status, error)
-        end(forward.span, title("forward", attributes), attributes, error)
-
-    @_harmless
-    def tell(
-        self,
-        tracer: Tracer,
-        started: int,
-        outcome: Outcome,
-        reason: Reason,
-        label: str,
-        method: str,
-        key: object = None,
-        *,
-        status: int = 0,
-        route: str | None = None,
-        flight: str | None = None,
-        link: SpanContext | None = None,
-        head_at: int | None = None,
-        error: str | None = None,
-        span: Span | None = None,
-        seconds: Seconds = (),
-    ) -> None:
-        """A request is over: its span is made, or ended where it has one already because it led.
-
-        `link` is the forward that the answer came from; `seconds` are `waited`, `saved` and `age`.
-        """
-        attributes = place(label, method, key, route, flight)
-        attributes["dedup.outcome"] = outcome
-        attributes["dedup.reason"] = reason
-        for what, value in seconds:
-            attributes[f"dedup.{what}"] = round(value, 6)
-        error = result(attributes, status, error)
-        name = title(outcome, attributes)
-        if span is not None:
-            if link is not None:
-                span.add_link(link)
-            if head_at is not None:
-                span.add_event("head", None, head_at)
-            end(span, name, attributes, error)
-            return
-        links = None if link is None else [Link(link)]
-        span = tracer.start_span(name, None, SpanKind.INTERNAL, attributes, links, started)
-        if head_at is not None:
-            span.add_event("head", None, head_at)
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
-
-    @_harmless
-    def hit(
-        self,
-        tracer: Tracer,
-        started: int,
-        reason: Reason,
-        tally: tuple[CountKey, tuple[Outcome, str]],
-        key: bytes,
-        status: int,
-        route: str | None,
-        flight: str | None,
-        link: SpanContext | None,
-        saved: float,
-        age: float,
-    ) -> None:
-        """`tell` for a hit, without detours."""
-        (_, _, label, method), _ = tally
-        attributes: Attributes = {
-            "dedup.outcome": "hit",
-            "dedup.reason": reason,
-            "dedup.rule": label,
-            "dedup.key": key.hex(),
-            "dedup.saved": round(saved, 6),
-            "dedup.age": round(age, 6),
-            "http.request.method": method,
-        }
-        if route is not None:
-            attributes["http.route"] = route
-        links = None
-        if flight is not None and link is not None:
-            attributes["dedup.flight"] = flight
-            links = (Link(link),)
-        error = result(attributes, status, None)
-        span = tracer.start_span(
-            title("hit", attributes), None, SpanKind.INTERNAL, attributes, links, started
-        )
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
-
     # -- log ----------------------------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def debug(self, outcome: Outcome, reason: Reason, label: str, seconds: Seconds = ()) -> None:
         """A request that needed no forward of its own; ask `requests_log.isEnabledFor(DEBUG)` before."""
         extra: dict[str, object] = {f"dedup_{name}": round(value, 6) for name, value in seconds}
         extra |= {"dedup_outcome": outcome, "dedup_reason": reason, "dedup_rule": label}
         requests_log.debug("%s under %s: %s", outcome, label, reason, extra=extra)
 
-    @_harmless
+    @harmless
     def failed(self, what: str, error: str, label: str, followers: int, forward: Trace | None) -> None:
         """A forward that others waited for ended badly: one line a flight, however many they were."""
         extra = {

@@ -1,17 +1,28 @@
-"""Spans: what others link to, and how one ends.
+"""Spans: of requests, of forwards, and what others link to.
 
-Law: what is not sampled is not told of; a span that was started ends, whatever else fails.
+Law: what is not sampled is not told of; no span is named by a path; nothing here can fail a request.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
+
+from .attributes import Attributes, place, result, title
+from .guard import harmless
+from .instruments import SCOPE_NAME, CountKey
 
 if TYPE_CHECKING:
+    from ..core.status import Outcome, Reason
     from .attributes import Attributes
+
+
+_RECHECK: Final = 1.0
+"""Seconds between looks for a tracer provider that was set after the start."""
+Seconds = tuple[tuple[str, float], ...]
 
 
 class Trace:
@@ -41,4 +52,171 @@ def end(span: Span, name: str, attributes: Attributes, error: str | None) -> Non
             if error is not None:
                 span.set_status(Status(StatusCode.ERROR))
     finally:
+        span.end()
+
+
+class Spans:
+    """The spans of one engine."""
+
+    def __init__(self, version: str, tracer_provider: TracerProvider | None) -> None:
+        self._version = version
+        self._tracer_provider = tracer_provider
+        self.found: Tracer | None = None
+        self.look_again = float("-inf")
+
+    def warn(self, kind: str, message: str, *args: object) -> None:
+        """A warning about our own parts, at most once a minute a kind."""
+        raise NotImplementedError
+
+    def tracer(self, now: float) -> Tracer | None:
+        """The tracer, or None as long as no SDK is there."""
+        if self.found is None and now >= self.look_again:
+            self.look_again = now + _RECHECK
+            self._find_tracer()
+        return self.found
+
+    @harmless
+    def _find_tracer(self) -> None:
+        provider = self._tracer_provider or trace.get_tracer_provider()
+        if not isinstance(provider, trace.ProxyTracerProvider):
+            tracer = provider.get_tracer(SCOPE_NAME, self._version)
+            if not isinstance(tracer, trace.NoOpTracer):
+                self.found = tracer
+
+    @harmless
+    def start_request(self, tracer: Tracer, outcome: Outcome, label: str, method: str, started: int) -> Span:
+        """The span of a request that will have others below it; named anew when its outcome is known."""
+        name = title(outcome, place(label, method))
+        return tracer.start_span(name, kind=SpanKind.INTERNAL, start_time=started)
+
+    @harmless
+    def start_forward(
+        self, tracer: Tracer, parent: Span | None, label: str, method: str, key: object
+    ) -> Trace:
+        """The span of a forward, child of its leader's request."""
+        above = None if parent is None else trace.set_span_in_context(parent)
+        attributes = place(label, method, key)
+        return Trace(tracer.start_span(title("forward", attributes), above, SpanKind.INTERNAL, attributes))
+
+    @harmless
+    def enter(self, span: Span) -> otel_context.Context:
+        """Make a span current in this task; the answer is for `leave`, where the task outlives the span."""
+        before = otel_context.get_current()
+        otel_context.attach(trace.set_span_in_context(span))
+        return before
+
+    @harmless
+    def leave(self, span: Span, before: otel_context.Context) -> None:
+        """What was current before is current again; by value, so that no token meets a different Context."""
+        if trace.get_current_span() is span:
+            otel_context.attach(before)
+
+    @harmless
+    def head(self, forward: Trace) -> None:
+        """The forward's response has begun."""
+        forward.span.add_event("head")
+
+    @harmless
+    def end_forward(
+        self,
+        forward: Trace,
+        label: str,
+        method: str,
+        key: object,
+        followers: int,
+        *,
+        status: int = 0,
+        route: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        """A forward is over."""
+        attributes = place(label, method, key, route, forward.flight)
+        attributes["dedup.followers"] = followers
+        error = result(attributes, status, error)
+        end(forward.span, title("forward", attributes), attributes, error)
+
+    @harmless
+    def tell(
+        self,
+        tracer: Tracer,
+        started: int,
+        outcome: Outcome,
+        reason: Reason,
+        label: str,
+        method: str,
+        key: object = None,
+        *,
+        status: int = 0,
+        route: str | None = None,
+        flight: str | None = None,
+        link: SpanContext | None = None,
+        head_at: int | None = None,
+        error: str | None = None,
+        span: Span | None = None,
+        seconds: Seconds = (),
+    ) -> None:
+        """A request is over: its span is made, or ended where it has one already because it led.
+
+        `link` is the forward that the answer came from; `seconds` are `waited`, `saved` and `age`.
+        """
+        attributes = place(label, method, key, route, flight)
+        attributes["dedup.outcome"] = outcome
+        attributes["dedup.reason"] = reason
+        for what, value in seconds:
+            attributes[f"dedup.{what}"] = round(value, 6)
+        error = result(attributes, status, error)
+        name = title(outcome, attributes)
+        if span is not None:
+            if link is not None:
+                span.add_link(link)
+            if head_at is not None:
+                span.add_event("head", None, head_at)
+            end(span, name, attributes, error)
+            return
+        links = None if link is None else [Link(link)]
+        span = tracer.start_span(name, None, SpanKind.INTERNAL, attributes, links, started)
+        if head_at is not None:
+            span.add_event("head", None, head_at)
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    @harmless
+    def hit(
+        self,
+        tracer: Tracer,
+        started: int,
+        reason: Reason,
+        tally: tuple[CountKey, tuple[Outcome, str]],
+        key: bytes,
+        status: int,
+        route: str | None,
+        flight: str | None,
+        link: SpanContext | None,
+        saved: float,
+        age: float,
+    ) -> None:
+        """`tell` for a hit, without detours."""
+        (_, _, label, method), _ = tally
+        attributes: Attributes = {
+            "dedup.outcome": "hit",
+            "dedup.reason": reason,
+            "dedup.rule": label,
+            "dedup.key": key.hex(),
+            "dedup.saved": round(saved, 6),
+            "dedup.age": round(age, 6),
+            "http.request.method": method,
+        }
+        if route is not None:
+            attributes["http.route"] = route
+        links = None
+        if flight is not None and link is not None:
+            attributes["dedup.flight"] = flight
+            links = (Link(link),)
+        error = result(attributes, status, None)
+        span = tracer.start_span(
+            title("hit", attributes), None, SpanKind.INTERNAL, attributes, links, started
+        )
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR))
         span.end()

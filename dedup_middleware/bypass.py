@@ -1,0 +1,116 @@
+"""A bypass: the app by itself, untouched.
+
+Law: the app's bytes, order and errors are its own; and an unsafe request invalidates, however it came here: before
+its head goes out, and again when the app's call is over (a framework may commit after the last byte).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .core.decide import Bypass, Consider
+from .forward import route_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .core.status import Reason
+    from .dedup import Dedup
+    from .telemetry import Span, Tracer
+
+
+async def bypass(
+    dedup: Dedup,
+    app: ASGIApp,
+    plan: Bypass | Consider,
+    reason: Reason,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    span: Span | None = None,
+) -> None:
+    """Run the app for one request alone; `span` is that of a request that led before."""
+    telemetry = dedup.telemetry
+    telemetry.count("bypassed", reason, plan.label, scope["method"])
+    tracer = telemetry.tracer(dedup.clock())
+    if tracer is not None:
+        await _traced(dedup, app, plan, reason, scope, receive, send, tracer, span)
+    elif isinstance(plan, Bypass) and plan.unsafe:
+        await _write(dedup, app, plan, scope, receive, send)
+    else:
+        await app(scope, receive, send)
+
+
+async def _traced(
+    dedup: Dedup,
+    app: ASGIApp,
+    plan: Bypass | Consider,
+    reason: Reason,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    tracer: Tracer,
+    span: Span | None,
+) -> None:
+    """The same in a span; the app's own spans are children of it."""
+    telemetry, label, method = dedup.telemetry, plan.label, scope["method"]
+    started, status, route, error = time.time_ns(), 0, None, None
+    span = span or telemetry.start_request(tracer, "bypassed", label, method, started)
+    before = telemetry.enter(span) if span is not None else None
+
+    async def send_and_note(message: Message) -> None:
+        nonlocal status, route
+        if message["type"] == "http.response.start":
+            status, route = message["status"], route_of(scope)
+        await send(message)
+
+    try:
+        if isinstance(plan, Bypass) and plan.unsafe:
+            await _write(dedup, app, plan, scope, receive, send_and_note)
+        else:
+            await app(scope, receive, send_and_note)
+    except BaseException as failure:
+        error = type(failure).__qualname__
+        raise
+    finally:
+        if span is not None and before is not None:
+            telemetry.leave(span, before)
+        telemetry.tell(
+            tracer,
+            started,
+            "bypassed",
+            reason,
+            label,
+            method,
+            status=status,
+            route=route,
+            error=error,
+            span=span,
+        )
+
+
+async def _write(
+    dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not."""
+    changed = True
+    # As the client asked: the app may write into its scope.
+    asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
+
+    async def send_after(message: Message) -> None:
+        nonlocal changed
+        if message["type"] == "http.response.start":
+            changed = not 400 <= message["status"] < 500
+            if changed:
+                dedup.wrote(asked, plan.tags)
+        await send(message)
+
+    try:
+        await app(scope, receive, send_after)
+    except BaseException:
+        changed = True
+        raise
+    finally:
+        if changed:
+            dedup.wrote(asked, plan.tags)

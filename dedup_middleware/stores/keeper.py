@@ -1,0 +1,104 @@
+"""The keeper: the store in use, kept clean, and replaced where it fails.
+
+Law: a store that fails costs only its own help (requests go on), but what should be gone is gone: where dropping fails,
+an empty store takes its place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from ..core.http import Stored
+    from ..telemetry import Telemetry
+    from . import Store
+
+SWEEP_SECONDS: Final = 30.0
+"""How often expired responses are looked for, while there are any."""
+
+
+class Keeper:
+    """Holds the store; `make` gives an empty one. Look-ups go to `store` itself, guarded by who asks."""
+
+    def __init__(self, make: Callable[[], Store], clock: Callable[[], float], telemetry: Telemetry) -> None:
+        self.make = make
+        self.store = make()
+        self._clock = clock
+        self._telemetry = telemetry
+        self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+
+    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
+        """Store, and see to it that what expires is freed; whether it was stored."""
+        try:
+            done = self.store.put(partition, key, stored, self._clock())
+        except Exception as error:  # noqa: BLE001 - law 9: the answer is on its way already
+            self.failed("put", error)
+            return False
+        if done:
+            self._sweep_later(loop)
+        return done
+
+    def take_back(self, partition: int, key: bytes, stored: Stored) -> None:
+        """Discard what turned out not to be whole."""
+        try:
+            self.store.discard(partition, key, stored)
+        except Exception as error:  # noqa: BLE001 - law 8 comes first
+            self.start_anew("discard", error)
+
+    def invalidate(self, names: Iterable[str]) -> int:
+        """Drop what depends on one of the names; how many there were."""
+        try:
+            return self.store.invalidate(names)
+        except Exception as error:  # noqa: BLE001 - law 7 comes first
+            return self.start_anew("invalidate", error)
+
+    def clear(self) -> int:
+        """Drop everything; how many there were."""
+        try:
+            return self.store.clear()
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.start_anew("clear", error)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to drop; on a doubt there is."""
+        try:
+            return not self.store.responses
+        except Exception:  # noqa: BLE001 - whoever drops will hear of it
+            return False
+
+    def failed(self, operation: str, error: Exception) -> None:
+        """Tell, once a minute, that requests go without the store."""
+        self._telemetry.store_failed(operation, type(error).__qualname__)
+
+    def start_anew(self, operation: str, error: Exception) -> int:
+        """What should have gone may still be there: an empty store takes the place of the one that failed."""
+        self.failed(operation, error)
+        self.store = self.make()
+        return 0
+
+    def stop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Sweep no more in this loop (None: in whichever it is)."""
+        if self._sweeper is not None and loop in (None, self._sweeper[0]):
+            if loop is not None:
+                self._sweeper[1].cancel()
+            self._sweeper = None
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._sweeper is None or self._sweeper[0].is_closed():
+            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop))
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = None
+        started = self._clock()
+        try:
+            self.store.sweep(started)
+            if not self.store.responses:
+                return
+        except Exception as error:  # noqa: BLE001 - law 9: the next sweep may do better
+            self.failed("sweep", error)
+        finally:
+            self._telemetry.record_store(self._clock() - started, "sweep")
+        self._sweep_later(loop)
