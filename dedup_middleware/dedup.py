@@ -85,7 +85,7 @@ class Dedup:
         self._given = config.checked_rules(rules)
         self._default = config.checked_default(default)
         self.own_states: list[Mapping[str, Any]] = []
-        self._places = 0
+        self._places = self._editions = 0
         self.plans: Memo[tuple[str, str, bytes | None, str | None, int], Plan] = Memo(4096)
         self.bodies: Memo[bytes, bytes] = Memo(4096)
         self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
@@ -108,7 +108,8 @@ class Dedup:
         return cls(**{**config.load(path), **overrides})
 
     def _apply(self, rules: Sequence[Rule]) -> None:
-        self.book = RuleBook(rules, self._default, self._hash, self.own_states)
+        self._editions += 1
+        self.book = RuleBook(rules, self._default, self._hash, self.own_states, self._editions)
         self._bounds = {
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
             for ordinal, rule in enumerate(self.book.rules)

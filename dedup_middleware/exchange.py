@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, cast
 
 from .client import Client
@@ -33,6 +34,7 @@ MAX_TURNS: Final = 4
 
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_NOBODY: Final = nullcontext()
 
 
 class Exchange:
@@ -102,7 +104,7 @@ class Exchange:
                 if flight is None:
                     if not self._opens(loop, key, shown, alone):
                         return False
-                    with waiting(holder, self.led[-1]):
+                    with waiting(holder, self.led[-1]) if holder is not None else _NOBODY:
                         if await self._lead(self.led[-1], alone or "miss"):
                             return True
                 elif await self._follow(flight):

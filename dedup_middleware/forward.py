@@ -146,8 +146,7 @@ class Forward:
         settlement = settle(
             plan.rule,
             self._method,
-            head.status,
-            head.headers,
+            head,
             one_identity=lambda: one_identity(reader.reading, self._leader_scope),
         )
         if _session_content(self._leader_scope) != self._session:

@@ -233,6 +233,7 @@ def listed(label: str) -> str:
         "_CREDENTIALS",
         "_CREDENTIAL_WORDS",
         "ADDRESS_FIELDS",
+        "OVERRIDES",
         "PERSONAL_FIELDS",
         "ONE_EXCHANGE",
         "HOP_BY_HOP",

@@ -606,6 +606,7 @@ def test_a_name_that_says_secret_is_one(name: str) -> None:
     assert is_secret(name)
     assert is_secret(f"user_{name}")
     assert is_secret(f"{name}_old")
+    assert is_secret(f"a\n_{name}_\n")
 
 
 @pytest.mark.parametrize(

@@ -467,7 +467,7 @@ async def test_hostile_requests_leave_nothing_behind(make_dedup: Make) -> None:
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert left < 4_000_000, "800 requests of 16 KB: 13 MB were they remembered"
+    assert left < 1_500_000, "800 requests of 16 KB: 13 MB were they remembered"
 
 
 async def test_every_memo_is_bounded(make_dedup: Make) -> None:

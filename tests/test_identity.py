@@ -366,6 +366,7 @@ LISTED_SCOPE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("user", {"user": User("a")}, {"user": User("b")}),
     ("user", {"user": "a"}, {"user": "b"}),
     ("user", {"user": User(pk=1)}, {"user": User(pk=2)}),
+    ("user", {"user": User(0)}, {"user": User(1)}),
     (
         "user",
         {"user": User("a"), "auth": AuthCredentials(["read"])},

@@ -43,7 +43,10 @@ class Answer(msgspec.Struct, eq=False):
 
 def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> Answer:
     """Read a head as `http.response.start` has it."""
-    headers: Headers = [(bytes(name), bytes(value)) for name, value in pairs]
+    headers: Headers = [
+        (name, value) if type(name) is type(value) is bytes else (bytes(name), bytes(value))
+        for name, value in pairs
+    ]
     answer = Answer(status, headers, headers)
     dropped: frozenset[bytes] = frozenset()
     for name, value in headers:

@@ -21,6 +21,8 @@ from .status import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .answer import Answer
+
 _BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
@@ -30,7 +32,7 @@ _STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"applica
 _NONCE = re.compile(rb"'nonce-", re.IGNORECASE)
 
 _SETTLING: Final = PERSONAL_FIELDS | frozenset(
-    b"cache-control vary cdn-cache-control surrogate-control content-type content-length "
+    b"cache-control vary cdn-cache-control surrogate-control content-type "
     b"content-security-policy content-security-policy-report-only".split()
 )
 """The response fields on which `settle` decides."""
@@ -79,12 +81,17 @@ class RuleBook:
     """The rules in force: the first whose path and methods match wins, the default takes the rest."""
 
     def __init__(
-        self, rules: Sequence[Rule], default: Rule, hasher: Hasher, own_states: Sequence[object]
+        self,
+        rules: Sequence[Rule],
+        default: Rule,
+        hasher: Hasher,
+        own_states: Sequence[object],
+        edition: int = 0,
     ) -> None:
         self.rules = (*rules, default)
         self.labels = (*(rule.label for rule in rules), default.name or "default")
         self._readers = [
-            Fingerprinter(rule, ordinal, hasher, own_states)  # type: ignore[arg-type] # dicts, known at run time
+            Fingerprinter(rule, ordinal, hasher, own_states, edition)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
         ]
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
@@ -230,17 +237,18 @@ class Pass(msgspec.Struct, frozen=True):
 Settlement = Keep | ShareOnly | Pass
 
 
-def settle(
-    rule: Rule, method: str, status: int, headers: Headers, *, one_identity: Callable[[], bool]
-) -> Settlement:
+def settle(rule: Rule, method: str, answer: Answer, *, one_identity: Callable[[], bool]) -> Settlement:
     """Who may use this response? Decided on its head, before a follower gets a byte (RFC 9111 s.3, s.4).
 
     `one_identity` says that all who may wait for it are one caller.
     """
+    status = answer.status
     control: list[bytes] = []
     vary: list[bytes] = []
     nonce = False
-    for name, value in headers:
+    if answer.length is not None and answer.length > rule.max_response_body:
+        return Pass("too-large")
+    for name, value in answer.headers:
         field = name.lower()
         if field not in _SETTLING:
             continue
@@ -254,16 +262,8 @@ def settle(
             if b"no-store" in fields.directives([value]):
                 return Pass("no-store")
         elif field == b"content-type":
-            if value.partition(b";")[0].strip().lower() in _STREAMS:
+            if value.strip().lower().startswith(_STREAMS):
                 return Pass("stream")
-        elif field == b"content-length":
-            if (
-                value.isdigit()
-                and len(value) < 20
-                and int(value) > rule.max_response_body
-                and method != "HEAD"
-            ):
-                return Pass("too-large")
         elif field in (b"content-security-policy", b"content-security-policy-report-only"):
             nonce = nonce or _NONCE.search(value) is not None
     said = fields.directives(control) if control else {}

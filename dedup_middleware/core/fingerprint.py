@@ -48,11 +48,17 @@ class Fingerprinter:
     """One rule's fingerprints: `key` for the table and the store."""
 
     def __init__(
-        self, rule: Rule, ordinal: int, hasher: Hasher, own_states: Sequence[Mapping[str, Any]] = ()
+        self,
+        rule: Rule,
+        ordinal: int,
+        hasher: Hasher,
+        own_states: Sequence[Mapping[str, Any]] = (),
+        edition: int = 0,
     ) -> None:
         self.rule = rule
         self.reading = Reading(rule, hasher, own_states)
-        self._ordinal = ordinal
+        # A rule's place may be another one's in the next edition of the rules.
+        self._place = (edition, ordinal)
         self._hash = hasher
         self._begin = hasher.begin
         self._layouts = self.reading.layouts
@@ -67,7 +73,7 @@ class Fingerprinter:
             ValueError: for a path that no encoding holds.
         """
         get = scope.get
-        parts = [place, self._ordinal, method, scope["path"], get("raw_path"), get("root_path")]
+        parts = [place, self._place, method, scope["path"], get("raw_path"), get("root_path")]
         return self._hash(canonical.encode(parts))
 
     def key(self, scope: Scope, method: str, body: bytes | None) -> bytes | Reason:

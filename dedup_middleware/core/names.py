@@ -62,6 +62,14 @@ ADDRESS_FIELDS: Final = frozenset(
 )
 """Fields in which proxies say where a request came from; they belong to the client's address."""
 
+OVERRIDES: Final = frozenset(
+    b"x-forwarded-host x-forwarded-proto x-forwarded-protocol x-forwarded-scheme x-forwarded-ssl x-forwarded-port "
+    b"x-forwarded-prefix x-forwarded-path x-forwarded-server x-forwarded-uri x-original-host x-original-url "
+    b"x-original-uri x-rewrite-url x-rewrite-uri x-http-method x-http-method-override x-method-override x-host "
+    b"x-http-host-override x-url-scheme x-script-name x-proxy-host front-end-https".split()
+)
+"""Fields by which an app may be told another host, scheme, path or method: keyed even under `vary="origin"`."""
+
 _CREDENTIALS: Final = frozenset(
     b"authorization proxy-authorization cookie cookie2 x-api-key api-key apikey x-apikey x-auth x-auth-token "
     b"x-access-token x-amz-security-token x-csrf-token x-xsrf-token x-csrftoken client-cert client-cert-chain "

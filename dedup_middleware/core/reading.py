@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from . import canonical
 from .callers import cookie_pairs, has_certificate, join_cookies, user_identity, without_analytics
 from .memo import Memo
-from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, RELOAD, is_credential
+from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, OVERRIDES, RELOAD, is_credential
 from .rules import Anonymous
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Reading:
         if name in NOISE:
             return Part.NOISE
         if self.trusting:
-            return Part.VISIBLE
+            return Part.KEYED if name in OVERRIDES else Part.VISIBLE
         return Part.KEYED if self.everything and name not in self._dropped else Part.HIDDEN
 
     def _credential(self, name: str) -> Part:
