@@ -220,7 +220,7 @@ class DedupMiddleware:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 # What runs on for nobody must not use what the app is about to close.
-                await self.dedup.drain()
+                await self.dedup.drain(self._place)
             return message
 
         try:

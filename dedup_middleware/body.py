@@ -5,6 +5,7 @@ Law: what is held for readers is bounded; a slow one holds up others only for so
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,6 +16,25 @@ STALL: Final = 10.0
 """Seconds without progress after which a reader that holds up others is cut."""
 MAX_HOLD: Final = 5.0
 """Seconds in all for which slow readers may hold up a flight."""
+
+
+MAX_CHUNKS: Final = 65_536
+"""Chunks that a body may keep, however small they are."""
+SPENT_LIMIT: Final = 64 * 1024
+"""Bytes that a body may hold for its readers while the budget of all is spent."""
+
+
+class Budget:
+    """Bytes that all bodies under way hold together; past `limit` none keeps more than it must."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is none left."""
+        return self.used > self.limit
 
 
 class Reader:
@@ -33,7 +53,9 @@ class Body:
     read, and the writer waits for the slowest.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], limit: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], limit: int, budget: Budget
+    ) -> None:
         self.clock = clock
         self.limit = limit
         self.chunks: list[bytes] = []
@@ -43,9 +65,11 @@ class Body:
         self.held = 0
         self.keeping = True
         self.readers: set[Reader] = set()
+        self.budget = budget
         self._loop = loop
         self._room: asyncio.Future[None] | None = None
         self._held_for = 0.0
+        self._places: Counter[int] = Counter()
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
@@ -55,6 +79,11 @@ class Body:
         self._added_at.append(self.clock())
         self.total += len(chunk)
         self.held += len(chunk)
+        self.budget.used += len(chunk)
+
+    def outgrows(self, chunk: bytes) -> bool:
+        """Whether with this chunk it could not be kept: too many bytes, too many chunks, or no budget."""
+        return self.total + len(chunk) > self.limit or len(self.chunks) >= MAX_CHUNKS or self.budget.spent
 
     def __getitem__(self, position: int) -> bytes:
         return self.chunks[position - self.base]
@@ -70,26 +99,50 @@ class Body:
 
     def stop_keeping(self) -> None:
         """Hold from now on only what someone has yet to read."""
-        self.keeping = False
-        self._trim()
+        if self.keeping:
+            self.keeping = False
+            self._places = Counter(reader.position for reader in self.readers)
+            self._trim()
+
+    def join(self, reader: Reader) -> None:
+        """One more reads."""
+        self.readers.add(reader)
+        if not self.keeping:
+            self._places[reader.position] += 1
 
     def advance(self, reader: Reader) -> None:
         """The reader has used its chunk."""
+        place = reader.position
         reader.position += 1
         reader.moved_at = self.clock()
-        if not self.keeping:
-            self._trim()
+        if not self.keeping and reader in self.readers:
+            self._places[place] -= 1
+            self._places[place + 1] += 1
+            self._leave_place(place)
 
     def leave(self, reader: Reader) -> None:
         """The reader needs nothing any more."""
-        self.readers.discard(reader)
-        if not self.keeping:
-            self._trim()
+        if reader in self.readers:
+            self.readers.discard(reader)
+            if not self.keeping:
+                self._places[reader.position] -= 1
+                self._leave_place(reader.position)
+
+    def _leave_place(self, place: int) -> None:
+        if not self._places[place]:
+            del self._places[place]
+            if place == self.base or not self.readers:
+                self._trim()
 
     def _trim(self) -> None:
-        taken = min((reader.position for reader in self.readers), default=self.end) - self.base
-        if taken > 0:
-            self.held -= sum(map(len, self.chunks[:taken]))
+        """Let go of what all have read; the first place where somebody stands is the new base."""
+        taken = 0
+        while taken < len(self.chunks) and not (self.readers and self._places.get(self.base + taken)):
+            taken += 1
+        if taken:
+            freed = sum(map(len, self.chunks[:taken]))
+            self.held -= freed
+            self.budget.used -= freed
             del self.chunks[:taken]
             del self._added_at[:taken]
             self.base += taken
@@ -99,9 +152,13 @@ class Body:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    @property
+    def _bound(self) -> int:
+        return min(self.limit, SPENT_LIMIT) if self.budget.spent else self.limit
+
     async def _await_room(self, size: int) -> None:
         self._trim()
-        while self.chunks and self.held + size > self.limit:
+        while self.chunks and self.held + size > self._bound:
             self._room = self._loop.create_future()
             alone = len(self.readers) == 1
             started = self.clock()
@@ -130,4 +187,4 @@ class Body:
         if len(self.readers) > 1 and self._patience(self.clock()) <= 0:
             slowest = self._slowest()
             slowest.cut = True
-            self.readers.discard(slowest)
+            self.leave(slowest)

@@ -96,7 +96,7 @@ async def _write(
     """2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not."""
     changed = True
     # As the client asked: the app may write into its scope.
-    asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
+    asked = {"path": scope["path"], "headers": list(scope["headers"]), "client": scope.get("client")}
 
     async def send_after(message: Message) -> None:
         nonlocal changed

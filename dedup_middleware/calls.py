@@ -16,10 +16,10 @@ import msgspec
 
 from .core import canonical
 from .core.errors import ConfigurationError, ForwardFailed
-from .core.http import RESPONSE_OVERHEAD, StoredValue
+from .core.http import NAME_OVERHEAD, RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
 from .flight import Flight, FlightAbandonedError, Limits
-from .nesting import inside, waiting, waits_for_itself
+from .nesting import current, inside, waiting, waits_for_itself
 from .telemetry import DEBUG, Telemetry, requests_log
 
 if TYPE_CHECKING:
@@ -82,14 +82,13 @@ class Calls:
         dedup = self._dedup
         rule = checked(ttl, tags, max_wait)
         try:
+            names = tuple(dict.fromkeys(f"tag:{tag}" for tag in tags))
             digest = dedup.digest(canonical.encode(["call", canonical.plain(key)]))
         except (TypeError, ValueError, OverflowError):
             raise TypeError(
                 f"the key of a call is plain data, not {type(key).__name__} with {key!r}"
             ) from None
-        one = _Call(
-            dedup, digest, fn, rule, tuple(f"tag:{tag}" for tag in tags), self._label(label or name_of(fn))
-        )
+        one = _Call(dedup, digest, fn, rule, names, self._label(label or name_of(fn)))
         if not dedup.enabled:
             return cast("T", await one.alone("disabled"))
         try:
@@ -139,7 +138,8 @@ class _Call:
             except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
                 dedup.store_failed("get", error)
                 stored = None
-            if stored is not None:
+            # A value without one of this call's tags would outlive their invalidation.
+            if stored is not None and set(self.names) <= set(stored.names):
                 value = cast("StoredValue", stored)
                 seconds = (("saved", value.seconds), ("age", dedup.clock() - value.stored_at))
                 self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
@@ -169,7 +169,7 @@ class _Call:
             flight.trace = telemetry.start_forward(self.tracer, span, self.label, "", self.key)
         waiter = flight.board(leader=True)
         flight.launch(functools.partial(self._work, flight))
-        holder = inside.get()
+        holder = current()
         error: str | None = None
         try:
             with waiting(holder, flight):
@@ -200,14 +200,15 @@ class _Call:
             now = dedup.clock()
             flight.complete = True
             if self.rule.ttl:
+                names = tuple(flight.names)
                 stored = StoredValue(
                     value,
                     now,
                     now + float(self.rule.ttl),
-                    self.names,
+                    names,
                     flight.generation,
                     now - flight.opened_at,
-                    size=_size(value, self.names),
+                    size=_size(value, names),
                 )
                 if flight.trace is not None:
                     stored.flight, stored.link = flight.trace.flight, flight.trace.context
@@ -230,8 +231,10 @@ class _Call:
                 )
 
     async def _follow(self, flight: Flight) -> Any:
+        for name in self.names:  # whose invalidation concerns the value too, from now on
+            self.dedup.flights.add_name(flight, name)
         waiter = flight.board(leader=False)
-        holder = inside.get()
+        holder = current()
         trace: Trace | None = flight.trace
         error: str | None = None
         again = False
@@ -336,7 +339,7 @@ def _size(value: object, names: Iterable[str]) -> int:
         inner = len(msgspec.msgpack.encode(value)) * 2
     except (TypeError, ValueError, OverflowError, RecursionError):
         inner = sys.getsizeof(value)
-    return RESPONSE_OVERHEAD + inner + sum(2 * len(name) for name in names)
+    return RESPONSE_OVERHEAD + inner + sum(NAME_OVERHEAD + len(name) for name in names)
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -17,14 +17,14 @@ from msgspec import structs
 from . import config
 from .cached import cached
 from .calls import Calls
-from .core.callers import address_name, caller_parts
+from .core.callers import Caller, address_name
 from .core.decide import Consider, Plan, RuleBook, target_name
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
 from .core.memo import Memo
 from .core.rules import Rule
-from .flight import Limits
+from .flight import GRACE, Limits
 from .flights import FlightTable
 from .stats import Stats, make_stats
 from .stores.keeper import Keeper
@@ -197,8 +197,7 @@ class Dedup:
             return  # nothing stored, and nothing under way that could be
         self.invalidate_names([target_name(scope), *tags])
         if self.flights.under_way:
-            mine = caller_parts(scope)
-            self.flights.invalidate_for(address_name(scope), lambda other: caller_parts(other) == mine)
+            self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)
 
     def clear(self) -> int:
         """Drop every stored response and close every flight to newcomers; how many responses there were."""
@@ -269,13 +268,18 @@ class Dedup:
         await self.drain()
         self.keeper.stop(asyncio.get_running_loop())
 
-    async def drain(self) -> None:
-        """Cancel this loop's flights, and wait for their end: the app is about to close what they use."""
+    async def drain(self, place: int | None = None) -> None:
+        """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use."""
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self.flights.tasks if task.get_loop() is loop]
+        tasks = [
+            flight.task
+            for flight in list(self.flights.under_way)
+            if flight.loop is loop and flight.task is not None and place in (None, flight.place)
+        ]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
 
     # -- what the engine's own rooms ask ------------------------------------------------------------------------
 

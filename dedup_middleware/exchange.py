@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 from .client import Client
 from .core import status as wire
-from .core.callers import address_name
+from .core.callers import Caller, address_name
 from .core.decide import Consider, Keep
 from .core.errors import ForwardFailed
-from .flight import Flight, FlightAbandonedError, WaiterCutError, WaiterGoneError
+from .flight import Flight, FlightAbandonedError, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled
 from .hit import answer, tell
-from .nesting import inside, waiting
+from .nesting import current, waiting
 from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Exchange:
     async def run(self) -> bool:
         """Answer the request; False where it must be bypassed (there are too many flights)."""
         loop = asyncio.get_running_loop()
-        holder = inside.get()
+        holder = current()
         try:
             for turn in range(MAX_TURNS + 1):
                 alone: Reason | None = self._alone if holder is None else "nested"
@@ -105,7 +105,7 @@ class Exchange:
                     if not self._opens(loop, key, shown, alone):
                         return False
                     with waiting(holder, self.led[-1]) if holder is not None else _NOBODY:
-                        if await self._lead(self.led[-1], alone or "miss"):
+                        if await self._lead(self.led[-1], self._seat, alone or "miss"):
                             return True
                 elif await self._follow(flight):
                     return True
@@ -145,7 +145,8 @@ class Exchange:
         if flight is None:
             return False
         flight.stored_names = names
-        flight.callers.append(self.scope)
+        flight.place = plan.place
+        flight.callers.append(Caller(self.scope))
         if self.tracer is not None:
             telemetry, label = dedup.telemetry, plan.label
             if self.span is None:
@@ -165,13 +166,14 @@ class Exchange:
             shown=shown,
             body=self.body or b"",
         )
+        # On board before the work begins: an eager task runs at once.
+        self._seat = flight.board(leader=True, listen=self.client.listen)
         flight.launch(forward.run)
         return True
 
-    async def _lead(self, flight: Flight, reason: Reason) -> bool:
+    async def _lead(self, flight: Flight, waiter: Waiter, reason: Reason) -> bool:
         """Read the flight that this request opened; False where it must regroup by Vary."""
         self._aboard = "forwarded", reason, flight
-        waiter = flight.board(leader=True, listen=self.client.listen)
         done, lost = True, None
         try:
             settled: Settled | None = await waiter.head()
@@ -194,7 +196,7 @@ class Exchange:
         error: BaseException | None = None
         for led in self.led:
             await led.joined()
-            error, led.error = led.error, None
+            error, led.error = error or led.error, None
         if waiter.gone and isinstance(error, asyncio.CancelledError):
             error = None  # a deserted flight's, our own doing: nobody cancelled this call
         failed = None if flight.complete or waiter.gone else "IncompleteResponse"
@@ -226,7 +228,7 @@ class Exchange:
     async def _follow(self, flight: Flight) -> bool:
         """Read another request's flight; False where its response is not for this one."""
         if self.plan.rule.identity != "separate":
-            flight.callers.append(self.scope)
+            flight.callers.append(Caller(self.scope))
             self.dedup.flights.add_name(flight, address_name(self.scope))
         self._aboard = "collapsed", "in-flight", flight
         waiter = flight.board(leader=False, listen=self.client.listen)

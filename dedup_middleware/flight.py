@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from .body import Body, Reader
+from .body import Body, Budget, Reader
 
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
@@ -32,6 +32,7 @@ class Table(Protocol):
     clock: Callable[[], float]
     tasks: set[asyncio.Task[None]]
     opened: int
+    budget: Budget
 
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight."""
@@ -82,7 +83,7 @@ class Flight:
         self.current = True
         self.generation = table.opened
         self.opened_at = table.clock()
-        self.body = Body(loop, table.clock, limits.max_bytes)
+        self.body = Body(loop, table.clock, limits.max_bytes, table.budget)
         self.head: Any = None
         self.head_at: float | None = None
         self.took: float | None = None
@@ -94,6 +95,7 @@ class Flight:
         self.followers = 0
         self.waiters: set[Waiter] = set()
         self.callers: list[Any] = []
+        self.place: int | None = None
         self.waits_for: list[Flight] = []
         self.watching = False
         self.task: asyncio.Task[None] | None = None
@@ -109,8 +111,10 @@ class Flight:
 
     def launch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run the work in a task of the flight's own, in a copy of the caller's context."""
-        self.task = self.loop.create_task(self._run(work))
-        self._table.tasks.add(self.task)
+        task = self.loop.create_task(self._run(work))
+        if not self.returned:  # as an eager task may have already
+            self.task = task
+            self._table.tasks.add(task)
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -126,6 +130,7 @@ class Flight:
             self._finish()
             for future in self._returns:
                 _release_future(future)
+            self.body.stop_keeping()
             # No cycle may keep the body alive until the collector comes by.
             self.task = self.on_outgrown = self.on_late = None
 
@@ -138,9 +143,9 @@ class Flight:
     async def write(self, chunk: bytes, *, last: bool) -> None:
         """Add a chunk; it may wait for slow readers."""
         body = self.body
-        if body.keeping and body.total + len(chunk) > body.limit:
+        if body.keeping and body.outgrows(chunk):
             self.stop_keeping()
-            if self.on_outgrown is not None:
+            if self.on_outgrown is not None and not body.budget.spent:
                 self.on_outgrown()
         await body.add(chunk)
         if last:
@@ -197,7 +202,7 @@ class Flight:
         """A new waiter; `listen` returns when its client has gone."""
         waiter = Waiter(self, listen, leader=leader)
         self.waiters.add(waiter)
-        self.body.readers.add(waiter)
+        self.body.join(waiter)
         if not leader:
             self.followers += 1
         if self.watching:

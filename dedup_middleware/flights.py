@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .body import Budget
 from .flight import Flight, Key, Limits, Loop
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""
+MAX_BUFFERED: Final = 64 * 1024 * 1024
+"""Bytes that the bodies of all flights may keep together; past that they hold only what somebody has yet to read."""
 WATCH_AFTER: Final = 0.1
 """Seconds between looks at the flights under way: one that is over by then needs no timer and no watchman."""
 
@@ -31,6 +34,7 @@ class FlightTable:
         self.lock = lock
         self.max_flights = max_flights
         self.opened = 0
+        self.budget = Budget(MAX_BUFFERED)
         self.under_way: set[Flight] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._watches: dict[Loop, asyncio.TimerHandle] = {}

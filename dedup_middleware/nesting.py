@@ -15,6 +15,12 @@ inside: ContextVar[Flight | None] = ContextVar("dedup_inside", default=None)
 """The flight whose work runs here: of a request or of a function."""
 
 
+def current() -> Flight | None:
+    """The flight whose work runs here; one that is over counts no more, whatever it left running."""
+    flight = inside.get()
+    return None if flight is None or flight.returned else flight
+
+
 class waiting:  # noqa: N801 - reads as a statement
     """While a flight's own work waits for another flight, the table can see who waits for whom."""
 
@@ -33,7 +39,7 @@ class waiting:  # noqa: N801 - reads as a statement
 
 def waits_for_itself(flight: Flight) -> bool:
     """Whether waiting for this flight would, over any number of flights, wait for the one that we run in."""
-    here = inside.get()
+    here = current()
     if here is None:
         return False
     ahead, seen = [flight], set()

@@ -168,10 +168,10 @@ async def test_a_callers_writes_leave_other_callers_their_flights_and_responses(
         ({"headers": [*ALICE, (b"accept", b"x"), (b"x-request-id", b"5")]}, True),
         ({"headers": [*ALICE, (b"cookie", b"_ga=5")]}, True),
         ({"headers": BOB}, False),
-        ({"headers": [*ALICE, (b"cookie", b"sid=5")]}, False),
-        ({"headers": []}, False),
+        ({"headers": [*ALICE, (b"cookie", b"sid=5")]}, True),  # a write may carry more than a read
+        ({"headers": []}, True),  # or less: only what both carry tells them apart
         ({"headers": ALICE, "client": "192.0.2.77"}, False),
-        ({"headers": [*ALICE, (b"x-forwarded-for", b"192.0.2.77")]}, False),
+        ({"headers": [*ALICE, (b"x-forwarded-for", b"192.0.2.77")]}, True),
     ],
 )
 async def test_a_caller_is_its_credentials_and_its_address(

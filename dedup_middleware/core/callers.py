@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .canonical import encode
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, is_credential
 
 if TYPE_CHECKING:
@@ -74,13 +73,33 @@ def address_name(scope: Scope) -> str:
     return f"client:{client[0]}" if client else "client:"
 
 
-def caller_parts(scope: Scope) -> bytes:
-    """Everything by which this request's caller is known: every credential field and the client's address."""
-    client = scope.get("client")
-    fields = [
-        (name.lower(), without_analytics(value) if name.lower() == b"cookie" else value)
-        for name, value in scope["headers"]
-        if name.lower() in ADDRESS_FIELDS or is_credential(name.lower().decode("latin-1"))
-    ]
-    fields = [field for field in fields if field != (b"cookie", b"")]  # analytics alone name nobody
-    return encode([client[0] if client else None, sorted(fields)])
+class Caller:
+    """Who sent a request, whatever a rule's identity says; read only when somebody wants to know."""
+
+    __slots__ = ("_parts", "_scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope: Scope | None = scope
+        self._parts: dict[bytes, list[bytes]] = {}
+
+    @property
+    def parts(self) -> dict[bytes, list[bytes]]:
+        """Credential fields, cookies one by one, and what proxies say of the address."""
+        if self._scope is not None:
+            for name, value in self._scope["headers"]:
+                field = name.lower()
+                if field == b"cookie":
+                    for cookie, pair in cookie_pairs(without_analytics(value)):
+                        self._parts.setdefault(b"cookie:" + cookie, []).append(pair)
+                elif field in ADDRESS_FIELDS or is_credential(field.decode("latin-1")):
+                    self._parts.setdefault(field, []).append(value)
+            self._scope = None
+        return self._parts
+
+    def may_be(self, other: Caller) -> bool:
+        """Whether no part that both carry differs: a write often carries a token that reads do not.
+
+        To take two callers for one only shares less.
+        """
+        theirs = other.parts
+        return all(theirs.get(name, values) == values for name, values in self.parts.items())

@@ -1,4 +1,4 @@
-"""The three questions: plan (may this be shared?), assess (may this answer?), settle (who may use this?).
+"""The questions: plan (may this be shared?), settle (who may use this?), and whether a validator matches.
 
 Law: pure; each answer is one of a closed union of small frozen structs, and every answer carries its reason.
 """
@@ -12,7 +12,7 @@ import msgspec
 
 from . import fields
 from .fingerprint import Fingerprinter, Hasher
-from .http import SAFE_METHODS, Headers, Scope, StoredResponse, first, values
+from .http import SAFE_METHODS, Headers, Scope, first, values
 from .names import PERSONAL_FIELDS
 from .paths import PathPattern, PathTable
 from .rules import Rule
@@ -37,6 +37,7 @@ _SETTLING: Final = PERSONAL_FIELDS | frozenset(
 )
 """The response fields on which `settle` decides."""
 
+_DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
@@ -71,6 +72,7 @@ class Consider(msgspec.Struct, frozen=True):
     lookup: bytes
     reads_body: bool
     collapses: bool
+    place: int = 0
     tally: Any = None
 
 
@@ -138,6 +140,7 @@ class RuleBook:
             lookup,
             reads_body=method not in ("GET", "HEAD"),
             collapses=rule.collapse if rule.collapse is not None else True,
+            place=place,
         )
 
 
@@ -159,7 +162,8 @@ def ambiguous_query(query: bytes) -> bool:
 def target_name(scope: Scope) -> str:
     """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
     host = first(scope["headers"], b"host") or b""
-    return f"target:{host.decode('latin-1').lower()}{scope['path']}"
+    name = host.decode("latin-1").lower()
+    return f"target:{_DEFAULT_PORT.sub('', name)}{scope['path']}"
 
 
 def tag_names(templates: Iterable[str], parameters: dict[str, str]) -> tuple[str, ...]:
@@ -175,14 +179,7 @@ def _below_root(path: str, root_path: str) -> str:
     return path
 
 
-# -- assess ------------------------------------------------------------------------------------------------------
-
-
-class Serve(msgspec.Struct, frozen=True):
-    """The stored response answers the request; `not_modified` as a 304."""
-
-    age: int
-    not_modified: bool
+# -- validators ---------------------------------------------------------------------------------------------------
 
 
 def not_modified(
@@ -199,17 +196,6 @@ def not_modified(
         return False
     asked, changed = fields.http_date(since), fields.http_date(last_modified)
     return asked is not None and changed is not None and changed <= asked
-
-
-def assess(stored: StoredResponse, method: str, headers: Headers, now: float) -> Serve | None:
-    """May this stored response answer the request now? None where it is no longer fresh (RFC 9111 s.4)."""
-    if now >= stored.expires:
-        return None
-    return Serve(
-        stored.initial_age + int(now - stored.stored_at),
-        (stored.etag is not None or stored.last_modified is not None)
-        and not_modified(method, stored.head.status, headers, stored.etag, stored.last_modified),
-    )
 
 
 # -- settle ------------------------------------------------------------------------------------------------------

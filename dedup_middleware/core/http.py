@@ -20,7 +20,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 PAIR_OVERHEAD = 56 + 2 * 33
 """Bytes that CPython needs for one header pair beside its text: a tuple and two bytes objects."""
 
-RESPONSE_OVERHEAD = 1200
+NAME_OVERHEAD = 350
+"""Bytes that the store's index needs for one name of a response beside its text."""
+
+RESPONSE_OVERHEAD = 900
 """Bytes a stored response needs beside its fields and body: the struct, its key, LRU and index slots."""
 
 
@@ -90,7 +93,7 @@ Stored = StoredResponse | StoredValue
 def response_size(headers: Headers, body: bytes, names: Iterable[str]) -> int:
     """The bytes a response is charged for in the store."""
     fields = sum(len(name) + len(value) + PAIR_OVERHEAD for name, value in headers)
-    return RESPONSE_OVERHEAD + fields + len(body) + sum(2 * len(name) for name in names)
+    return RESPONSE_OVERHEAD + fields + len(body) + sum(NAME_OVERHEAD + len(name) for name in names)
 
 
 def values(headers: Headers, name: bytes) -> list[bytes]:

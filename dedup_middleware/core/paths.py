@@ -6,7 +6,7 @@ Law: the cost of finding a rule depends on the request's path, not on the number
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from starlette.routing import compile_path
 
@@ -14,6 +14,8 @@ from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from starlette.convertors import Convertor
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ _ANY: Final = "{}"
 class PathPattern:
     """A compiled path pattern; parameters and convertors are Starlette's (`{id:int}`, `{rest:path}`)."""
 
-    __slots__ = ("parameters", "path", "regex")
+    __slots__ = ("_convertors", "parameters", "path", "regex")
 
     def __init__(self, path: object) -> None:
         allowed = 'a path that starts with "/", such as /git/{repo}/status'
@@ -43,11 +45,21 @@ class PathPattern:
         # Starlette's pattern ends in "$", which also matches before a last line feed.
         self.regex = re.compile(regex.pattern.removesuffix("$") + r"\Z")
         self.parameters = frozenset(convertors)
+        self._convertors = convertors
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The path's parameters as text, or None."""
+        """The path's parameters as text, or None; typed ones (007, 7) in one spelling, as they name one thing."""
         found = self.regex.match(path)
-        return None if found is None else found.groupdict()
+        if found is None:
+            return None
+        return {name: _spelled(self._convertors[name], text) for name, text in found.groupdict().items()}
+
+
+def _spelled(convertor: Convertor[Any], text: str) -> str:
+    try:
+        return convertor.to_string(convertor.convert(text))
+    except (ValueError, AssertionError):
+        return text
 
 
 Candidate = tuple[int, PathPattern, T]
