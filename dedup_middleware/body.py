@@ -5,7 +5,6 @@ Law: what is held for readers is bounded; a slow one holds up others only for so
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -69,7 +68,8 @@ class Body:
         self._loop = loop
         self._room: asyncio.Future[None] | None = None
         self._held_for = 0.0
-        self._places: Counter[int] = Counter()
+        self._places: dict[int, int] = {}
+        self._over = False
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
@@ -101,14 +101,23 @@ class Body:
         """Hold from now on only what someone has yet to read."""
         if self.keeping:
             self.keeping = False
-            self._places = Counter(reader.position for reader in self.readers)
+            for reader in self.readers:
+                self._stand(reader.position)
             self._trim()
+
+    def end_of_work(self) -> None:
+        """Nothing will be added or stored any more."""
+        self._over = True
+        if not self.readers:
+            self._release()
+        elif self.held > SPENT_LIMIT:
+            self.stop_keeping()
 
     def join(self, reader: Reader) -> None:
         """One more reads."""
         self.readers.add(reader)
         if not self.keeping:
-            self._places[reader.position] += 1
+            self._stand(reader.position)
 
     def advance(self, reader: Reader) -> None:
         """The reader has used its chunk."""
@@ -116,28 +125,42 @@ class Body:
         reader.position += 1
         reader.moved_at = self.clock()
         if not self.keeping and reader in self.readers:
-            self._places[place] -= 1
-            self._places[place + 1] += 1
+            self._stand(place + 1)
             self._leave_place(place)
 
     def leave(self, reader: Reader) -> None:
         """The reader needs nothing any more."""
         if reader in self.readers:
             self.readers.discard(reader)
-            if not self.keeping:
-                self._places[reader.position] -= 1
+            if not self.readers and (self._over or not self.keeping):
+                self._release()
+            elif not self.keeping:
                 self._leave_place(reader.position)
 
+    def _stand(self, place: int) -> None:
+        self._places[place] = self._places.get(place, 0) + 1
+
     def _leave_place(self, place: int) -> None:
+        self._places[place] -= 1
         if not self._places[place]:
             del self._places[place]
-            if place == self.base or not self.readers:
+            if place == self.base:
                 self._trim()
+
+    def _release(self) -> None:
+        """Nobody reads: hold nothing."""
+        self._places.clear()
+        self.base = self.end
+        self.chunks.clear()
+        self._added_at.clear()
+        self.budget.used -= self.held
+        self.held = 0
+        self._make_room()
 
     def _trim(self) -> None:
         """Let go of what all have read; the first place where somebody stands is the new base."""
         taken = 0
-        while taken < len(self.chunks) and not (self.readers and self._places.get(self.base + taken)):
+        while taken < len(self.chunks) and self.base + taken not in self._places:
             taken += 1
         if taken:
             freed = sum(map(len, self.chunks[:taken]))

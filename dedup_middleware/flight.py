@@ -130,7 +130,7 @@ class Flight:
             self._finish()
             for future in self._returns:
                 _release_future(future)
-            self.body.stop_keeping()
+            self.body.end_of_work()
             # No cycle may keep the body alive until the collector comes by.
             self.task = self.on_outgrown = self.on_late = None
 

@@ -6,6 +6,7 @@ Law: pure; each answer is one of a closed union of small frozen structs, and eve
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -162,8 +163,12 @@ def ambiguous_query(query: bytes) -> bool:
 def target_name(scope: Scope) -> str:
     """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
     host = first(scope["headers"], b"host") or b""
-    name = host.decode("latin-1").lower()
-    return f"target:{_DEFAULT_PORT.sub('', name)}{scope['path']}"
+    return f"{_host_name(host)}{scope['path']}"
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str:
+    return "target:" + _DEFAULT_PORT.sub("", host[:256].decode("latin-1").lower())
 
 
 def tag_names(templates: Iterable[str], parameters: dict[str, str]) -> tuple[str, ...]:

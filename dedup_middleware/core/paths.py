@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import compile_path
 
 from .errors import ConfigurationError
@@ -27,7 +28,7 @@ _ANY: Final = "{}"
 class PathPattern:
     """A compiled path pattern; parameters and convertors are Starlette's (`{id:int}`, `{rest:path}`)."""
 
-    __slots__ = ("_convertors", "parameters", "path", "regex")
+    __slots__ = ("_typed", "parameters", "path", "regex")
 
     def __init__(self, path: object) -> None:
         allowed = 'a path that starts with "/", such as /git/{repo}/status'
@@ -45,14 +46,21 @@ class PathPattern:
         # Starlette's pattern ends in "$", which also matches before a last line feed.
         self.regex = re.compile(regex.pattern.removesuffix("$") + r"\Z")
         self.parameters = frozenset(convertors)
-        self._convertors = convertors
+        self._typed = {
+            name: convertor
+            for name, convertor in convertors.items()
+            if not isinstance(convertor, (StringConvertor, PathConvertor))
+        }
 
     def match(self, path: str) -> dict[str, str] | None:
         """The path's parameters as text, or None; typed ones (007, 7) in one spelling, as they name one thing."""
         found = self.regex.match(path)
         if found is None:
             return None
-        return {name: _spelled(self._convertors[name], text) for name, text in found.groupdict().items()}
+        parameters: dict[str, str] = found.groupdict()
+        for name, convertor in self._typed.items():
+            parameters[name] = _spelled(convertor, parameters[name])
+        return parameters
 
 
 def _spelled(convertor: Convertor[Any], text: str) -> str:
