@@ -77,9 +77,10 @@ class Body:
             await self._await_room(len(chunk))
         self.chunks.append(chunk)
         self._added_at.append(self.clock())
-        self.total += len(chunk)
-        self.held += len(chunk)
-        self.budget.used += len(chunk)
+        size = len(chunk)
+        self.total += size
+        self.held += size
+        self.budget.used += size  # no call in between: other threads count here too
 
     def outgrows(self, chunk: bytes) -> bool:
         """Whether with this chunk it could not be kept: too many bytes, too many chunks, or no budget."""

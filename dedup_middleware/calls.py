@@ -168,11 +168,11 @@ class _Call:
             span = telemetry.start_request(self.tracer, "forwarded", self.label, "", self.started_ns)
             flight.trace = telemetry.start_forward(self.tracer, span, self.label, "", self.key)
         waiter = flight.board(leader=True)
-        flight.launch(functools.partial(self._work, flight))
         holder = current()
         error: str | None = None
         try:
-            with waiting(holder, flight):
+            with waiting(holder, flight):  # before the work begins: an eager task runs at once
+                flight.launch(functools.partial(self._work, flight))
                 await waiter.head()
         except BaseException as failure:
             error = type(failure).__qualname__

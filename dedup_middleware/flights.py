@@ -176,6 +176,7 @@ class FlightTable:
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
         self.under_way, self.tasks, self._watches, self._listed, self._by_name = set(), set(), {}, {}, {}
+        self.budget = Budget(MAX_BUFFERED)
 
     def _drop_dead_loops(self) -> None:
         for flight in [flight for flight in self.under_way if flight.loop.is_closed()]:

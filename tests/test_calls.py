@@ -72,7 +72,7 @@ async def test_one_after_the_other_are_runs_of_their_own(make_dedup: MakeDedup) 
 
 @pytest.mark.parametrize("value", [None, False, 0, "", [], {}])
 async def test_a_value_that_is_nothing_is_a_value(value: Any, make_dedup: MakeDedup) -> None:
-    # failures.md 28: "none" is an answer, not an absence.
+    # "None" is an answer, not an absence.
     dedup, runs = make_dedup(), []
 
     async def work() -> Any:
@@ -120,7 +120,7 @@ async def test_what_an_invalidation_names_is_dropped_and_flights_take_no_newcome
 async def test_a_value_computed_before_an_invalidation_is_not_kept_after_it(
     how: str, make_dedup: MakeDedup
 ) -> None:
-    # failures.md 26, for functions.
+    # A purge while a load is under way.
     dedup, work = make_dedup(), Work()
     (before,) = ask(dedup, work, 1, ttl=60, tags=["git:a"])
     await until(lambda: work.runs == 1)
@@ -274,7 +274,7 @@ async def test_a_failed_run_is_everybodys_answer_the_original_to_its_leader(
 async def test_whatever_a_run_raises_the_key_is_free_again(
     error: BaseException, make_dedup: MakeDedup
 ) -> None:
-    # failures.md 19, for functions.
+    # A leader that ends in any way frees its key.
     dedup, work = make_dedup(), Work(error=error, opened=True)
 
     for run in range(1, 3):

@@ -638,7 +638,6 @@ async def test_invalidate_refuses_what_is_no_tag(wrong: Any, make_dedup: MakeDed
 async def test_the_cost_of_an_invalidation_does_not_depend_on_what_else_is_stored(
     make_dedup: MakeDedup,
 ) -> None:
-    # failures.md 30.
     dedup = make_dedup(Rule("/x/{n}", ttl=60, tags=["n:{n}"], max_responses=5000))
     app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
     steps = []
@@ -724,7 +723,7 @@ def invalidations(dedup: Dedup, app: Any) -> dict[str, Callable[[], Awaitable[ob
 async def test_after_an_invalidation_at_any_await_of_a_fill_nothing_older_is_served(
     point: str, how: str, virtual_time: VirtualTime, make_dedup: MakeDedup
 ) -> None:
-    # failures.md 26.
+    # A purge while a load is under way.
     filling = Filling()
     dedup = make_dedup(
         Rule("/w", invalidates=["x"]), Rule("/x", ttl=60, tags=["x"], methods=["GET", "QUERY"])

@@ -348,7 +348,7 @@ def test_a_rule_switched_off_bypasses_and_still_stands_before_the_next() -> None
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "QUERY"])
 def test_an_unknown_route_stores_nothing(method: str) -> None:
-    # failures.md 8: what nobody opted in is never switched on.
+    # What nobody opted in is never switched on.
     plan = Dedup([Rule("/known", ttl=60)]).plan(make_scope("/unknown", method))
 
     assert isinstance(plan, Consider)

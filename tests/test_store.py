@@ -91,7 +91,7 @@ def test_what_is_expired_already_is_not_stored(make_store: MakeStore) -> None:
 
 
 def test_a_later_flights_response_replaces_and_an_older_ones_never_does(make_store: MakeStore) -> None:
-    # failures.md 20: the old call that finishes late must not undo the new one.
+    # The old call that finishes late must not undo the new one.
     store = make_store()
     store.put(0, b"a", response(b"second", generation=2), 0.0)
 

@@ -300,7 +300,7 @@ async def test_what_is_not_whole_is_never_stored(script: list[Any], make_dedup: 
 
 
 async def test_nobody_who_holds_a_message_can_change_what_is_stored(make_dedup: MakeDedup) -> None:
-    # failures.md 13: what is stored is no object that a request still owns.
+    # What is stored is no object that a request still owns.
     fields = [(b"x-a", b"1")]
     body = bytearray(b"body")
 
@@ -719,7 +719,7 @@ async def test_clear_forgets_everything_and_closes_flights_to_newcomers(make_ded
 
 
 async def test_a_flight_that_lands_late_never_replaces_a_newer_ones_response(make_dedup: MakeDedup) -> None:
-    # failures.md 20. With no followers allowed every request flies by itself.
+    # With no followers allowed every request flies by itself.
     gates = [asyncio.Event(), asyncio.Event()]
     runs = []
 

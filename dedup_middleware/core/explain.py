@@ -14,13 +14,14 @@ from . import canonical
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential, is_secret
-from .reading import SPECIAL, Part, Reading
 from .sight import fate, visible
+from .surroundings import SPECIAL, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
 
     from .http import Headers
+    from .reading import Reading
 
 MASK: Final = "***"
 _WHY: Final = {

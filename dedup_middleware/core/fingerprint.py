@@ -13,7 +13,8 @@ from urllib.parse import unquote_plus
 
 from . import canonical
 from .names import ANALYTICS_HINT
-from .reading import SPECIAL, VALIDATORS, DoubtError, Layout, Part, Reading
+from .reading import VALIDATORS, Layout, Reading
+from .surroundings import SPECIAL, DoubtError, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -6,19 +6,19 @@ the one does not hold, the other does not show.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from . import canonical
-from .callers import cookie_pairs, has_certificate, join_cookies, user_identity, without_analytics
+from .callers import cookie_pairs, join_cookies, without_analytics
 from .memo import Memo
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, OVERRIDES, RELOAD, is_credential
-from .rules import Anonymous
+from .surroundings import Part, Surroundings
 
 if TYPE_CHECKING:
-    from .http import Headers, Scope
+    from collections.abc import Mapping, Sequence
+
+    from .http import Headers
     from .rules import Rule
     from .status import Reason
 
@@ -32,36 +32,8 @@ _NEVER_DROPPED: Final = frozenset(
 )
 VALIDATORS: Final = frozenset({b"if-none-match", b"if-modified-since"})
 _RELOADS: Final = frozenset({b"cache-control", b"pragma"})
-_TARGET_KEYS: Final = frozenset(
-    "type asgi http_version server client scheme method root_path path raw_path query_string headers "
-    # What routers derive from the target, or set the same for every request of one app.
-    "app router endpoint route path_params app_root_path route_root_path starlette.exception_handlers "
-    "starlette.opentelemetry fastapi_inner_astack fastapi_function_astack fastapi_middleware_astack "
-    "litestar_app route_handler path_template _ls_connection_state".split()
-)
-SPECIAL: Final = ("user", "auth", "session", "state", "extensions")
-_OWN_STATE: Final = frozenset({"_ls_connection_state"})
 _SCOPE_IDENTITY: Final = frozenset({"user", "auth", "session", "certificate", "client"})
 """What a rule's identity list names beside fields."""
-
-
-class Part(IntEnum):
-    """What becomes of one part of a request."""
-
-    KEYED = 0
-    """in the fingerprint, and visible"""
-    NOISE = 1
-    """visible, in its own grammar not in the fingerprint"""
-    VISIBLE = 2
-    """visible, not in the fingerprint: framing, or the operator's oath"""
-    HIDDEN = 3
-    """neither in the fingerprint nor visible"""
-    RELOAD = 4
-    """a reload's directive: hidden in that grammar, else keyed"""
-    COOKIE = 5
-    """cookies are told apart by name"""
-    REFUSED = 6
-    """a credential that the rule's list does not name: no sharing"""
 
 
 class Layout:
@@ -90,15 +62,7 @@ class Layout:
         self.keyed_names = digest(canonical.encode([names[i] for i in self.indexes]))
 
 
-class DoubtError(Exception):
-    """A part that can't be told apart safely: no sharing."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Reading:
+class Reading(Surroundings):
     """One rule's classification of everything in a request.
 
     `own_states` are the state dicts of the app's lifespan: what stands there belongs to the app itself.
@@ -236,129 +200,6 @@ class Reading:
             return None
         shown = [text for line in pairs if (text := join_cookies(pair for pair in line if pair[0] in wanted))]
         return shown, shown
-
-    # -- what outer layers put into the scope -------------------------------------------------------------------
-
-    def shape(self, scope: Scope) -> tuple[str, ...]:
-        """Which of a scope's keys say more than the target does; the last set of keys is remembered as the usual."""
-        keys, special = self.usual
-        if scope.keys() != keys:
-            special = tuple(sorted(name for name in scope if name in SPECIAL or name not in _TARGET_KEYS))
-            self.usual = (frozenset(scope), special)
-        return special
-
-    def special(self, name: str, scope: Scope) -> Any:
-        """The keyed form of what outer layers put into the scope; None where it does not count.
-
-        Raises:
-            DoubtError: for what cannot be told apart safely.
-        """
-        value = scope[name]
-        if name == "state":
-            return self._keyed_state(value)
-        if name in ("user", "auth", "session"):
-            if self.function is not None or not self.counts(name):
-                if self.named is not None and not self.anonymous(name, value):
-                    raise DoubtError("credential")
-                return None
-            if name == "user":
-                return (_who(value),)
-            if name == "auth":
-                scopes = getattr(value, "scopes", value)
-                return _plain(sorted(scopes) if isinstance(scopes, (set, frozenset)) else scopes, "user")
-            return _plain(dict(value) if isinstance(value, Mapping) else value, "session")
-        if name == "extensions":
-            tls = value.get("tls") if isinstance(value, Mapping) else None
-            if tls is None or self.function is not None:
-                return None
-            if self.counts("certificate"):
-                return _plain(tls, "certificate")
-            if self.named is not None and has_certificate(tls):
-                raise DoubtError("credential")
-            return None
-        return (_plain(value, "state"),) if self.unknown_part(name) is Part.KEYED else None
-
-    def who(self, scope: Scope) -> str | bytes | None:
-        """What the rule's identity function says; None for ANONYMOUS.
-
-        Raises:
-            DoubtError: where it says nothing that tells callers apart, or fails.
-        """
-        assert self.function is not None  # noqa: S101 - for mypy; the caller has checked
-        try:
-            who = self.function(scope)
-        except Exception:  # noqa: BLE001 - the function is the user's; a caller who can't be told is not shared
-            raise DoubtError("identity") from None
-        if isinstance(who, Anonymous):
-            return None
-        if who and type(who) in (str, bytes):
-            return who
-        raise DoubtError("identity")
-
-    def counts(self, name: str) -> bool:
-        """Whether `user`, `auth`, `session` or `certificate` is part of the key."""
-        if self.named is not None:
-            return name in self.named or (name == "auth" and "user" in self.named)
-        return self.by_caller
-
-    @staticmethod
-    def anonymous(name: str, value: Any) -> bool:
-        """Whether `user`, `auth` or `session` says that the caller is nobody in particular."""
-        if name == "user":
-            try:
-                return value is None or user_identity(value) in (None, "")
-            except Exception:  # noqa: BLE001 - as for `_who`: who can't be told is somebody
-                return False
-        return not (getattr(value, "scopes", value) if name == "auth" else value)
-
-    def _keyed_state(self, state: Any) -> list[Any]:
-        if type(state) is not dict:
-            raise DoubtError("state")
-        keyed: list[Any] = []
-        for key in sorted(state):
-            value = state[key]
-            if self.state_part(key, value) is Part.KEYED:
-                keyed.append([key, _plain(value, "state")])
-            elif self._is_own(key, value):
-                keyed.append(key)
-        return keyed
-
-    def _is_own(self, key: str, value: Any) -> bool:
-        """Whether an entry of the state stands in the lifespan's own."""
-        return any(key in own and own[key] is value for own in self._own_states)
-
-    def state_part(self, key: str, value: Any) -> Part:
-        """What becomes of one entry of `scope["state"]`."""
-        if f"state:{key}" in self._vary_state:
-            return Part.KEYED
-        if key in _OWN_STATE or self._is_own(key, value):
-            return Part.VISIBLE
-        if any(fnmatchcase(key, pattern) for pattern in self._ignored_state):
-            return Part.VISIBLE
-        return Part.KEYED if self.everything or self.trusting else Part.HIDDEN
-
-    def unknown_part(self, key: str) -> Part:
-        """What becomes of a scope key that no specification names."""
-        if f"scope:{key}" in self._vary_state:
-            return Part.KEYED
-        if any(fnmatchcase(key, pattern) for pattern in self._ignored_scope):
-            return Part.VISIBLE
-        return Part.KEYED if self.everything or self.trusting else Part.HIDDEN
-
-
-def _who(user: Any) -> str | int | None:
-    try:
-        who = user_identity(user)
-    except Exception:  # noqa: BLE001 - a user is whatever an outer layer made; its properties may raise anything
-        raise DoubtError("user") from None
-    return cast("str | int | None", _plain(who, "user"))
-
-
-def _plain(value: Any, reason: Reason) -> Any:
-    try:
-        return canonical.plain(value)
-    except TypeError:
-        raise DoubtError(reason) from None
 
 
 def _patterns(items: Sequence[str], prefix: str) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .callers import cookie_pairs
 from .names import is_credential
-from .reading import SPECIAL, DoubtError, Layout, Part, Reading
+from .surroundings import SPECIAL, DoubtError, Part
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
+    from .reading import Layout, Reading
 
 
 def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
