@@ -166,14 +166,15 @@ class Exchange:
             shown=shown,
             body=self.body or b"",
         )
-        # On board before the work begins: an eager task runs at once.
         self._seat = flight.board(leader=True, listen=self.client.listen)
-        flight.launch(forward.run)
+        self._work = forward.run
         return True
 
     async def _lead(self, flight: Flight, waiter: Waiter, reason: Reason) -> bool:
         """Read the flight that this request opened; False where it must regroup by Vary."""
         self._aboard = "forwarded", reason, flight
+        flight.launch(self._work)  # on board, and seen to wait: an eager task runs at once
+        del self._work
         done, lost = True, None
         try:
             settled: Settled | None = await waiter.head()

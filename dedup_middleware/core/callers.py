@@ -5,8 +5,9 @@ Law: a caller is what the request carries, never an object's address or repr; wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, is_credential
 
@@ -73,6 +74,10 @@ def address_name(scope: Scope) -> str:
     return f"client:{client[0]}" if client else "client:"
 
 
+_PROOFS: Final = re.compile(rb"csrf|xsrf|dpop|signature|nonce")
+"""Credentials made anew for each request: they tell requests apart, not callers."""
+
+
 class Caller:
     """Who sent a request, whatever a rule's identity says; read only when somebody wants to know."""
 
@@ -91,6 +96,8 @@ class Caller:
                 if field == b"cookie":
                     for cookie, pair in cookie_pairs(without_analytics(value)):
                         self._parts.setdefault(b"cookie:" + cookie, []).append(pair)
+                elif _PROOFS.search(field):
+                    continue
                 elif field in ADDRESS_FIELDS or is_credential(field.decode("latin-1")):
                     self._parts.setdefault(field, []).append(value)
             self._scope = None
