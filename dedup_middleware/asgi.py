@@ -14,7 +14,7 @@ from .bypass import bypass
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
-from .core.rules import check_fields
+from .core.rules import RULE_FIELDS, check_fields
 from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
@@ -243,7 +243,12 @@ def _engine(dedup: Dedup | None, config: str | os.PathLike[str] | None, settings
                 "nothing beside dedup, which has its settings",
             )
         return dedup
-    check_fields("DedupMiddleware.", settings, _SETTINGS)
+    for name, value in settings.items():
+        if name in RULE_FIELDS and name not in _SETTINGS:
+            raise ConfigurationError(
+                f"DedupMiddleware.{name}", value, f"it in a rule: default=Rule({name}=...)"
+            )
+    check_fields("DedupMiddleware.", settings, ("dedup", "config", *_SETTINGS))
     return Dedup.from_toml(config, **settings) if config is not None else Dedup(**settings)
 
 

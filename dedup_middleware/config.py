@@ -18,9 +18,11 @@ import msgspec
 from .core.errors import ConfigurationError
 from .core.rules import NOT_YET, Rule, check_fields
 from .stores.memory import DEFAULT_BYTES
+from .telemetry import parts_log
 
 FILE_FIELDS: Final = ("default", "enabled", "rule", "secret", "store")
 _ON: Final = frozenset({"", "1", "true", "on", "yes"})
+_OFF: Final = frozenset({"0", "false", "off", "no"})
 _STORES: Final = "memory:// or memory://?max_bytes=N (N from 1 on)"
 _COMING_STORES: Final = frozenset({"redis", "rediss", "valkey", "unix", "file", "disk", "sqlite"})
 
@@ -95,8 +97,11 @@ def secret_bytes(secret: object) -> bytes:
 
 
 def enabled_by_environment(value: str | None) -> bool:
-    """What DEDUP_ENABLED says; a value that nobody knows switches off."""
-    return value is None or value.strip().lower() in _ON
+    """What DEDUP_ENABLED says; a value that nobody knows switches off, and a log line says so."""
+    word = "" if value is None else value.strip().lower()
+    if word not in _ON | _OFF:
+        parts_log.warning("DEDUP_ENABLED=%r is no known value: deduplication is off", value)
+    return word in _ON
 
 
 def load(file: str | os.PathLike[str]) -> dict[str, Any]:

@@ -508,3 +508,9 @@ def test_a_real_server_does_not_start_and_prints_the_sentence(kind: str, tmp_pat
     assert "allowed: " in output
     if kind != "wrapped by hand":
         assert "Traceback" not in output
+
+
+def test_a_field_of_a_rule_given_to_the_middleware_is_told_where_it_belongs() -> None:
+    sentence = refused(lambda: DedupMiddleware(app, ttl=300))  # type: ignore[call-arg] # that is the point
+
+    assert "default=Rule(ttl=...)" in sentence

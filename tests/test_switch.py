@@ -263,3 +263,12 @@ async def test_the_switch_does_not_touch_lifespan_and_websockets(off: Dedup) -> 
         await app({"type": kind}, nothing, nothing)
 
     assert seen == ["lifespan", "websocket", "something-new"]
+
+
+def test_an_unknown_value_of_the_switch_is_not_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DEDUP_ENABLED", "nope")
+
+    assert not Dedup().enabled
+    assert "DEDUP_ENABLED='nope'" in caplog.text

@@ -187,6 +187,9 @@ class Rule(_Path, frozen=True, kw_only=True):
         return self.name or self.path
 
 
+RULE_FIELDS: Final = frozenset(field.name for field in msgspec.structs.fields(Rule))
+
+
 def check_fields(place: str, fields: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Refuse what is not a field, and say of coming ones that they are not there yet."""
     for field, value in fields.items():
