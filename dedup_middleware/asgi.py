@@ -19,7 +19,7 @@ from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
 from .incoming import again, read_body, replay
-from .telemetry import log
+from .telemetry import DEBUG, log, requests_log
 
 if TYPE_CHECKING:
     import os
@@ -151,7 +151,14 @@ class DedupMiddleware:
                 await send(start)
                 await send({"type": "http.response.body", "body": content, "more_body": False})
             finally:
-                tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
+                telemetry = dedup.telemetry
+                telemetry.tally(plan.tally[reason], stored.seconds)
+                if (
+                    telemetry.found is not None
+                    or now >= telemetry.look_again
+                    or requests_log.isEnabledFor(DEBUG)
+                ):
+                    tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
             return
         await self._forward(plan, scope, receive, send, base, body, raw, now)
 

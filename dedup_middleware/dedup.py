@@ -296,9 +296,7 @@ class Dedup:
         if plan is None:
             plan = self.book.plan(scope, place)
             if isinstance(plan, Consider):
-                plan = structs.replace(
-                    plan, tally=self.telemetry.keys("hit", "fresh", plan.label, scope["method"])
-                )
+                plan = structs.replace(plan, tally=self.telemetry.hit_keys(plan.label, scope["method"]))
             if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan

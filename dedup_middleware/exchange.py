@@ -291,6 +291,7 @@ class Exchange:
             await self.send(start)
             await self.send({"type": "http.response.body", "body": content, "more_body": False})
         finally:
+            self.dedup.telemetry.tally(self.plan.tally[reason], stored.seconds)
             tell(self.dedup, self.plan, self.method, stored, now, key, start["status"], reason, self.span)
 
     # -- the outcome --------------------------------------------------------------------------------------------

@@ -52,14 +52,10 @@ def tell(
     reason: Reason,
     span: Span | None = None,
 ) -> None:
-    """Count a hit, and trace it where a tracer records; `span` is that of a request that led before."""
+    """Trace a hit where a tracer records, and log it; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
-    if reason == "fresh":
-        telemetry.tally(plan.tally[0], plan.tally[1], stored.seconds)
-    else:
-        telemetry.count("hit", reason, plan.label, method, stored.seconds)
-    tracer = telemetry.found
-    if tracer is not None or (now >= telemetry.look_again and (tracer := telemetry.tracer(now)) is not None):
+    tracer = telemetry.tracer(now)
+    if tracer is not None:
         started = time.time_ns() - int((dedup.clock() - now) * 1e9)
         age = now - stored.stored_at
         if span is None:
@@ -67,7 +63,7 @@ def tell(
                 tracer,
                 started,
                 reason,
-                plan.tally,
+                plan.tally[reason],
                 key,
                 status,
                 stored.route,

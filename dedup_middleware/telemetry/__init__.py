@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Tracer, TracerProvider
 
 from .attributes import known, place
 from .guard import harmless
-from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, instruments
+from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, TallyKeys, instruments
 from .spans import Seconds, Spans, Trace
 
 if TYPE_CHECKING:
@@ -88,17 +88,21 @@ class Telemetry(Spans):
 
         From any thread: nothing between reading and writing a number lets another thread in.
         """
-        self.tally((outcome, reason, label, known(method)), (outcome, label), saved)
+        self.tally(((outcome, reason, label, known(method)), (outcome, label)), saved)
 
     @staticmethod
-    def keys(
-        outcome: Outcome, reason: Reason, label: str, method: str
-    ) -> tuple[CountKey, tuple[Outcome, str]]:
-        """The keys for `tally`."""
-        return (outcome, reason, label, known(method)), (outcome, label)
+    def hit_keys(label: str, method: str) -> dict[Reason, TallyKeys]:
+        """The keys for `tally` of hits, by reason."""
+        told = known(method)
+        where: tuple[Outcome, str] = ("hit", label)
+        return {
+            "fresh": (("hit", "fresh", label, told), where),
+            "not-modified": (("hit", "not-modified", label, told), where),
+        }
 
-    def tally(self, key: CountKey, where: tuple[Outcome, str], saved: float) -> None:
+    def tally(self, keys: TallyKeys, saved: float) -> None:
         """`count` for one who has the keys ready."""
+        key, where = keys
         try:
             self.counts[key] += 1
         except KeyError:

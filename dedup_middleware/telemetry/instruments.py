@@ -24,6 +24,7 @@ SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 """Bounds of the buckets: an SDK's own are made for milliseconds."""
 FOLLOWERS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CountKey = tuple[Outcome, Reason, str, str]
+TallyKeys = tuple[CountKey, tuple[Outcome, str]]
 
 
 class Gauges(NamedTuple):
