@@ -110,7 +110,11 @@ class DedupMiddleware:
             (scope["method"], scope["path"], get("raw_path"), get("root_path"), self._place)
         ) or dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
-            await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
+            if plan.unsafe or dedup.telemetry.tracer(dedup.clock()) is not None:
+                await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
+            else:
+                dedup.telemetry.tally(plan.tally, 0.0)
+                await self.app(scope, receive, send)
             return
         query = scope["query_string"]
         if query and ambiguous_query(query):

@@ -295,11 +295,15 @@ class Dedup:
         plan = self.plans.get(key)
         if plan is None:
             plan = self.book.plan(scope, place)
-            if isinstance(plan, Consider):
-                plan = structs.replace(plan, tally=self.telemetry.hit_keys(plan.label, scope["method"]))
+            plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
             if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan
+
+    def _tally_of(self, plan: Plan, method: str) -> object:
+        if isinstance(plan, Consider):
+            return self.telemetry.hit_keys(plan.label, method)
+        return self.telemetry.keys("bypassed", plan.reason, plan.label, method)
 
     def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
         """The key of the request's own variant, where a response's Vary told some apart under this key."""

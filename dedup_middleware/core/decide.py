@@ -55,6 +55,7 @@ class Bypass(msgspec.Struct, frozen=True):
     label: str
     unsafe: bool = False
     tags: tuple[str, ...] = ()
+    tally: Any = None
 
 
 class Consider(msgspec.Struct, frozen=True):

@@ -88,16 +88,19 @@ class Telemetry(Spans):
 
         From any thread: nothing between reading and writing a number lets another thread in.
         """
-        self.tally(((outcome, reason, label, known(method)), (outcome, label)), saved)
+        self.tally(self.keys(outcome, reason, label, method), saved)
+
+    @staticmethod
+    def keys(outcome: Outcome, reason: Reason, label: str, method: str) -> TallyKeys:
+        """The keys for `tally`."""
+        return (outcome, reason, label, known(method)), (outcome, label)
 
     @staticmethod
     def hit_keys(label: str, method: str) -> dict[Reason, TallyKeys]:
         """The keys for `tally` of hits, by reason."""
-        told = known(method)
-        where: tuple[Outcome, str] = ("hit", label)
         return {
-            "fresh": (("hit", "fresh", label, told), where),
-            "not-modified": (("hit", "not-modified", label, told), where),
+            "fresh": Telemetry.keys("hit", "fresh", label, method),
+            "not-modified": Telemetry.keys("hit", "not-modified", label, method),
         }
 
     def tally(self, keys: TallyKeys, saved: float) -> None:
