@@ -162,7 +162,7 @@ class DedupMiddleware:
                     or now >= telemetry.look_again
                     or requests_log.isEnabledFor(DEBUG)
                 ):
-                    tell(dedup, plan, scope["method"], stored, now, key, start["status"], reason)
+                    tell(dedup, plan, scope, stored, now, key, start["status"], reason)
             return
         await self._forward(plan, scope, receive, send, base, body, raw, now)
 

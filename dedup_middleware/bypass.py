@@ -56,7 +56,7 @@ async def _traced(
     """The same in a span; the app's own spans are children of it."""
     telemetry, label, method = dedup.telemetry, plan.label, scope["method"]
     started, status, route, error = time.time_ns(), 0, None, None
-    span = span or telemetry.start_request(tracer, "bypassed", label, method, started)
+    span = span or telemetry.start_request(tracer, "bypassed", label, method, started, scope["headers"])
     before = telemetry.enter(span) if span is not None else None
 
     async def send_and_note(message: Message) -> None:

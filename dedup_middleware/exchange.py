@@ -151,7 +151,7 @@ class Exchange:
             telemetry, label = dedup.telemetry, plan.label
             if self.span is None:
                 self.span = telemetry.start_request(
-                    self.tracer, "forwarded", label, self.method, self.started_ns
+                    self.tracer, "forwarded", label, self.method, self.started_ns, self.headers
                 )
             flight.trace = telemetry.start_forward(self.tracer, self.span, label, self.method, key)
         self.led.append(flight)
@@ -292,7 +292,7 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": content, "more_body": False})
         finally:
             self.dedup.telemetry.tally(self.plan.tally[reason], stored.seconds)
-            tell(self.dedup, self.plan, self.method, stored, now, key, start["status"], reason, self.span)
+            tell(self.dedup, self.plan, self.scope, stored, now, key, start["status"], reason, self.span)
 
     # -- the outcome --------------------------------------------------------------------------------------------
 
@@ -337,4 +337,5 @@ class Exchange:
             error=error,
             span=self.span,
             seconds=seconds,
+            headers=self.headers,
         )

@@ -44,7 +44,7 @@ def answer(scope: Scope, stored: StoredResponse, now: float) -> tuple[Message, b
 def tell(
     dedup: Dedup,
     plan: Consider,
-    method: str,
+    scope: Scope,
     stored: StoredResponse,
     now: float,
     key: bytes,
@@ -71,6 +71,7 @@ def tell(
                 stored.link,
                 stored.seconds,
                 age,
+                scope["headers"],
             )
         else:
             telemetry.tell(
@@ -79,7 +80,7 @@ def tell(
                 "hit",
                 reason,
                 plan.label,
-                method,
+                scope["method"],
                 key,
                 status=status,
                 route=stored.route,

@@ -14,11 +14,23 @@ from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, StaticSampler
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 
-from .kit import FakeClock, GatedApp, SteppedApp, VirtualTime, call, chunk, get, head, make_scope, settle
+from .kit import (
+    FakeClock,
+    GatedApp,
+    SteppedApp,
+    VirtualTime,
+    call,
+    chunk,
+    get,
+    head,
+    make_scope,
+    settle,
+    until,
+)
 from .telemetry_kit import (
     Regrouping,
     Seen,
@@ -724,3 +736,42 @@ async def test_without_an_sdk_no_span_is_ever_made(
     bare = GatedApp()
     await story(DedupMiddleware(bare, dedup=dedup), dedup, bare)
     assert not made
+
+
+TRACE_ID, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+async def test_without_a_span_of_the_server_the_spans_stand_below_the_client_s(
+    make_dedup: Make, seen: Seen
+) -> None:
+    fields = [(b"traceparent", f"00-{TRACE_ID}-{CLIENT_SPAN}-01".encode())]
+    dedup = make_dedup(Rule("/kept", ttl=60), tracer_provider=seen.provider)
+    bare = GatedApp()
+    app = DedupMiddleware(bare, dedup=dedup)
+    both = [call(app, "/kept", headers=fields) for _ in range(2)]
+    await until(lambda: bare.runs == 1)
+    bare.gate.set()
+    await asyncio.gather(*(one.done() for one in both))
+    await get(app, "/kept", headers=fields)
+    await get(app, "/kept", "POST", headers=fields)
+
+    for outcome in ("forwarded", "collapsed", "hit", "bypassed"):
+        span = seen.one(outcome)
+        assert span.parent is not None, outcome
+        assert format_span_id(span.parent.span_id) == CLIENT_SPAN, outcome
+        assert format_trace_id(span.parent.trace_id) == TRACE_ID, outcome
+
+
+async def test_a_span_of_the_server_comes_before_the_client_s(make_dedup: Make, seen: Seen) -> None:
+    fields = [(b"traceparent", f"00-{TRACE_ID}-{CLIENT_SPAN}-01".encode())]
+    app = DedupMiddleware(
+        GatedApp(opened=True), dedup=make_dedup(default=Rule(ttl=60), tracer_provider=seen.provider)
+    )
+    with seen.tracer.start_as_current_span("server") as server:
+        await get(app, "/", headers=fields)
+        await get(app, "/", headers=fields)
+
+    for outcome in ("forwarded", "hit"):
+        parent = seen.one(outcome).parent
+        assert parent is not None
+        assert parent.span_id == server.get_span_context().span_id, outcome

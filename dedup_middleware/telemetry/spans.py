@@ -8,18 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
+from ..core.names import NOISE
 from .attributes import Attributes, place, result, title
 from .guard import harmless
 from .instruments import SCOPE_NAME, CountKey
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from ..core.http import Headers
     from ..core.status import Outcome, Reason
     from .attributes import Attributes
 
 
+_CARRIED: Final = frozenset(NOISE) | {b"baggage"}
+"""Request fields that may carry a trace's context, in whichever form the propagator reads."""
 _RECHECK: Final = 1.0
 """Seconds between looks for a tracer provider that was set after the start."""
 Seconds = tuple[tuple[str, float], ...]
@@ -55,6 +61,16 @@ def end(span: Span, name: str, attributes: Attributes, error: str | None) -> Non
         span.end()
 
 
+def above(headers: Headers | None) -> Context | None:
+    """What a request's span stands below: the current span, else what the request's trace fields say."""
+    carrier = {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in headers or () if name in _CARRIED
+    }
+    if not carrier or trace.get_current_span().get_span_context().is_valid:
+        return None
+    return propagate.extract(carrier)
+
+
 class Spans:
     """The spans of one engine."""
 
@@ -84,10 +100,18 @@ class Spans:
                 self.found = tracer
 
     @harmless
-    def start_request(self, tracer: Tracer, outcome: Outcome, label: str, method: str, started: int) -> Span:
+    def start_request(
+        self,
+        tracer: Tracer,
+        outcome: Outcome,
+        label: str,
+        method: str,
+        started: int,
+        headers: Headers | None = None,
+    ) -> Span:
         """The span of a request that will have others below it; named anew when its outcome is known."""
         name = title(outcome, place(label, method))
-        return tracer.start_span(name, kind=SpanKind.INTERNAL, start_time=started)
+        return tracer.start_span(name, above(headers), SpanKind.INTERNAL, start_time=started)
 
     @harmless
     def start_forward(
@@ -154,6 +178,7 @@ class Spans:
         error: str | None = None,
         span: Span | None = None,
         seconds: Seconds = (),
+        headers: Headers | None = None,
     ) -> None:
         """A request is over: its span is made, or ended where it has one already because it led.
 
@@ -174,7 +199,7 @@ class Spans:
             end(span, name, attributes, error)
             return
         links = None if link is None else [Link(link)]
-        span = tracer.start_span(name, None, SpanKind.INTERNAL, attributes, links, started)
+        span = tracer.start_span(name, above(headers), SpanKind.INTERNAL, attributes, links, started)
         if head_at is not None:
             span.add_event("head", None, head_at)
         if error is not None:
@@ -195,6 +220,7 @@ class Spans:
         link: SpanContext | None,
         saved: float,
         age: float,
+        headers: Headers,
     ) -> None:
         """`tell` for a hit, without detours."""
         (_, _, label, method), _ = tally
@@ -215,7 +241,7 @@ class Spans:
             links = (Link(link),)
         error = result(attributes, status, None)
         span = tracer.start_span(
-            title("hit", attributes), None, SpanKind.INTERNAL, attributes, links, started
+            title("hit", attributes), above(headers), SpanKind.INTERNAL, attributes, links, started
         )
         if error is not None:
             span.set_status(Status(StatusCode.ERROR))
