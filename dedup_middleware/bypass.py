@@ -98,12 +98,20 @@ async def _write(
     # As the client asked: the app may write into its scope.
     asked = {"path": scope["path"], "headers": list(scope["headers"]), "client": scope.get("client")}
 
+    names: tuple[str, ...] = ()
+
+    def wrote() -> None:
+        nonlocal names
+        if not dedup.is_idle:
+            names = names or dedup.names(asked, plan.tags)
+            dedup.wrote(asked, names)
+
     async def send_after(message: Message) -> None:
         nonlocal changed
         if message["type"] == "http.response.start":
             changed = not 400 <= message["status"] < 500
             if changed:
-                dedup.wrote(asked, plan.tags)
+                wrote()
         await send(message)
 
     try:
@@ -113,4 +121,4 @@ async def _write(
         raise
     finally:
         if changed:
-            dedup.wrote(asked, plan.tags)
+            wrote()

@@ -191,11 +191,17 @@ class Dedup:
             self.flights.invalidate(names)
             return self.keeper.invalidate(names)
 
-    def wrote(self, scope: Scope, tags: Iterable[str]) -> None:
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is stored, and nothing under way that could be: then nothing is out of date."""
+        return not self.flights.under_way and self.keeper.is_empty()
+
+    def wrote(self, scope: Scope, names: Sequence[str]) -> None:
         """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
-        if not self.flights.under_way and self.keeper.is_empty():
-            return  # nothing stored, and nothing under way that could be
-        self.invalidate_names([target_name(scope), *tags])
+        with self.lock:
+            if self.flights.under_way:
+                self.flights.invalidate(names)
+            self.keeper.invalidate(names)
         if self.flights.under_way:
             self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)
 
