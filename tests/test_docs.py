@@ -384,3 +384,7 @@ def test_the_readme_s_picture_is_of_a_whole_page_refresh() -> None:
 
 def test_the_picture_does_not_depend_on_the_order_in_which_spans_were_exported() -> None:
     assert draw(TRACE) == draw(reversed(TRACE))
+
+
+def test_no_figure_is_left_open() -> None:
+    assert "FIGURES" not in read(ROOT / "README.md")
