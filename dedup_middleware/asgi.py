@@ -116,13 +116,13 @@ class DedupMiddleware:
                 dedup.telemetry.tally(plan.tally, 0.0)
                 await self.app(scope, receive, send)
             return
-        query = scope["query_string"]
+        query = get("query_string")
         if query and ambiguous_query(query):
             await bypass(dedup, self.app, plan, "target", scope, receive, send)
             return
         raw: bytes | None = None
         body: bytes | None = None
-        if plan.reads_body or scope["http_version"] not in _HTTP_1:
+        if plan.reads_body or get("http_version", "1.1") not in _HTTP_1:
             try:
                 messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
             except BaseException:

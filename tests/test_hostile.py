@@ -507,3 +507,21 @@ async def test_labels_of_hostile_requests_are_few(make_dedup: Make) -> None:
             app, f"/{number}", f"METHOD{number % 100}" if number % 2 else "GET", [(b"x-%d" % number, b"1")]
         )
     assert len(dedup.telemetry.counts) <= 4
+
+
+@pytest.mark.parametrize("ignore", [[], ["query:utm_*"]])
+async def test_a_scope_with_only_what_it_must_have_is_answered(ignore: list[str]) -> None:
+    bare = GatedApp(opened=True)
+    app = DedupMiddleware(bare, default=Rule(ttl=60, ignore=ignore))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    for _ in range(2):
+        await app({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
+
+    assert [message["body"] for message in sent[1::2]] == [b"run 1"] * 2

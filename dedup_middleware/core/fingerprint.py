@@ -105,7 +105,7 @@ class Fingerprinter:
             parts = [
                 prefix,
                 body,
-                scope["query_string"],
+                get("query_string"),
                 get("scheme"),
                 get("http_version"),
                 get("server"),
@@ -146,7 +146,7 @@ class Fingerprinter:
         if layout.doubt is not None:
             raise DoubtError(layout.doubt)
         if reading.ignored_query:
-            parts[2] = self._query(parts[2])
+            parts[2] = self._query(parts[2] or b"")
         if not reading.keys_client:
             parts[6] = None
         parts += [values[i] for i in layout.indexes]
