@@ -19,7 +19,7 @@ from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
 from .incoming import again, read_body, replay
-from .telemetry import DEBUG, log, requests_log
+from .telemetry import log
 
 if TYPE_CHECKING:
     import os
@@ -157,11 +157,7 @@ class DedupMiddleware:
             finally:
                 telemetry = dedup.telemetry
                 telemetry.tally(plan.tally[reason], stored.seconds)
-                if (
-                    telemetry.found is not None
-                    or now >= telemetry.look_again
-                    or requests_log.isEnabledFor(DEBUG)
-                ):
+                if now >= telemetry.quiet_until:
                     tell(dedup, plan, scope, stored, now, key, start["status"], reason)
             return
         await self._forward(plan, scope, receive, send, base, body, raw, now)

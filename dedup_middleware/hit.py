@@ -89,7 +89,9 @@ def tell(
                 span=span,
                 seconds=(("saved", stored.seconds), ("age", age)),
             )
-    if requests_log.isEnabledFor(DEBUG):
+    if not requests_log.isEnabledFor(DEBUG):
+        telemetry.quiet_until = telemetry.look_again if tracer is None else now
+    else:
         telemetry.debug(
             "hit", reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))
         )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from . import fields
-from .fingerprint import Fingerprinter, Hasher
+from .fingerprint import REMEMBERED, Fingerprinter, Hasher
 from .http import SAFE_METHODS, Headers, Scope, first, values
+from .memo import Memo
 from .names import PERSONAL_FIELDS
 from .paths import PathPattern, PathTable
 from .rules import Rule
@@ -94,8 +95,9 @@ class RuleBook:
     ) -> None:
         self.rules = (*rules, default)
         self.labels = (*(rule.label for rule in rules), default.name or "default")
+        seen: Memo[bytes, bytes] = Memo(REMEMBERED)
         self._readers = [
-            Fingerprinter(rule, ordinal, hasher, own_states, edition)  # type: ignore[arg-type] # dicts, known at run time
+            Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
         ]
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from . import canonical
+from .memo import Memo
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
 from .surroundings import SPECIAL, DoubtError, Part
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .http import Headers, Scope
-    from .memo import Memo
     from .rules import Rule
     from .status import Reason
+
+REMEMBERED: Final = 4096
+"""Requests whose keys are remembered, twice at most."""
 
 
 class Hasher:
@@ -55,6 +58,7 @@ class Fingerprinter:
         hasher: Hasher,
         own_states: Sequence[Mapping[str, Any]] = (),
         edition: int = 0,
+        seen: Memo[bytes, bytes] | None = None,
     ) -> None:
         self.rule = rule
         self.reading = Reading(rule, hasher, own_states)
@@ -65,6 +69,10 @@ class Fingerprinter:
         self._layouts = self.reading.layouts
         # Whether a request's query and client are keyed as they stand, under this rule.
         self._keys_all = self.reading.keys_client and not self.reading.ignored_query
+        # The digest of a request as it came -> its key: one that was read before needs not be read again. Where the
+        # last one held noise, the next one will too, and as it came it never comes twice.
+        self._seen: Memo[bytes, bytes] = Memo(REMEMBERED) if seen is None else seen
+        self._repeats = False
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
     def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
@@ -87,6 +95,45 @@ class Fingerprinter:
 
     def key_below(self, prefix: bytes, scope: Scope, body: bytes | None) -> bytes | Reason:
         """`key` with the prefix that the plan remembers."""
+        if not self._repeats:
+            return self._read(prefix, scope, body)
+        names, special = self.reading.usual
+        if (*scope,) != names:
+            special = self.reading.shape(scope)
+        for name in special:
+            value = scope[name]
+            if (value or type(value) is not dict or name not in SPECIAL) and not _says_nothing(name, value):
+                return self._read(prefix, scope, body)
+        get = scope.get
+        client = get("client")
+        try:
+            state = self._begin()
+            state.update(
+                canonical.encode(
+                    (
+                        prefix,
+                        body,
+                        get("query_string"),
+                        get("scheme"),
+                        get("http_version"),
+                        get("server"),
+                        client[0] if client else None,
+                        scope["headers"],
+                    )
+                )
+            )
+        except Exception:  # noqa: BLE001 - as in `_read`, which says what it is
+            return self._read(prefix, scope, body)
+        seen = state.digest()
+        key: bytes | Reason | None = self._seen.young.get(seen) or self._seen.get(seen)
+        if key is None:
+            key = self._read(prefix, scope, body)
+            if isinstance(key, bytes) and self._repeats:
+                self._seen.put(seen, key)
+        return key
+
+    def _read(self, prefix: bytes, scope: Scope, body: bytes | None) -> bytes | Reason:
+        """Read every part of a request: the key, or why there is none."""
         reading = self.reading
         headers = scope["headers"]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
@@ -99,6 +146,7 @@ class Fingerprinter:
                 names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
                 layout = reading.layout(names)
                 break
+        self._repeats = reading.function is None and not layout.grammar
         get = scope.get
         client = get("client")
         try:
@@ -116,8 +164,8 @@ class Fingerprinter:
                 parts += values
             else:
                 self._add_fields(parts, layout, values)
-            keys, special = reading.usual
-            if scope.keys() != keys:
+            names, special = reading.usual
+            if (*scope,) != names:
                 special = reading.shape(scope)
             for name in special:
                 value = scope[name]
@@ -128,9 +176,7 @@ class Fingerprinter:
                     parts += (name, found)
             if reading.function is not None:
                 parts.append(reading.who(scope))
-            state = self._begin()
-            state.update(canonical.encode(parts))
-            return state.digest()
+            return self._hash(canonical.encode(parts))
         except DoubtError as doubt:
             return doubt.reason
         except Exception:  # noqa: BLE001 - what outer layers left there may raise anything when it is looked at
@@ -215,3 +261,12 @@ class Fingerprinter:
         for name in sorted(names):
             lines += (name, [value for field, value in headers if field.lower() == name])
         return self._hash(canonical.encode(lines))
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Whether nothing in a scope's key of outer layers counts, whatever the rule."""
+    if name not in SPECIAL:
+        return False
+    return value is None or (
+        type(value) is dict and (not value or (name == "extensions" and "tls" not in value))
+    )

@@ -98,7 +98,7 @@ class Reading(Surroundings):
         self.keys_client = identity == "separate" or b"client" in self.added or "client" in (self.named or ())
         self.shows_client = self.keys_client or self.function is not None
         self.layouts: Memo[bytes, Layout] = Memo(64)
-        self.usual: tuple[frozenset[str], tuple[str, ...]] = (frozenset(), ())
+        self.usual: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     # -- fields -------------------------------------------------------------------------------------------------
 

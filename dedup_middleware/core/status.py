@@ -67,7 +67,10 @@ Reason = Literal[
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
-_DETAILS: Final[dict[str, bytes]] = {reason: b"; detail=" + reason.encode() for reason in REASONS}
+_FORWARDED: Final[dict[str, bytes]] = {
+    reason: b"dedup; fwd=miss" + (b"" if reason == "miss" else b"; detail=" + reason.encode())
+    for reason in REASONS
+}
 
 
 def hit(ttl: float) -> bytes:
@@ -77,10 +80,7 @@ def hit(ttl: float) -> bytes:
 
 def forwarded(reason: Reason, *, stored: bool) -> bytes:
     """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2, s.2.5)."""
-    fwd = b"dedup; fwd=miss"
-    if stored:
-        return fwd + b"; stored"
-    return fwd if reason == "miss" else fwd + _DETAILS[reason]
+    return b"dedup; fwd=miss; stored" if stored else _FORWARDED[reason]
 
 
 COLLAPSED: Final = b"dedup; fwd=miss; collapsed"

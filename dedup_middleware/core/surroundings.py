@@ -64,7 +64,7 @@ class Surroundings:
     by_caller: bool
     everything: bool
     trusting: bool
-    usual: tuple[frozenset[str], tuple[str, ...]]
+    usual: tuple[tuple[str, ...], tuple[str, ...]]
     _own_states: Sequence[Mapping[str, Any]]
     _vary_state: frozenset[str]
     _ignored_state: tuple[str, ...]
@@ -73,9 +73,9 @@ class Surroundings:
     def shape(self, scope: Scope) -> tuple[str, ...]:
         """Which of a scope's keys say more than the target does; the last set of keys is remembered as the usual."""
         keys, special = self.usual
-        if scope.keys() != keys:
+        if (*scope,) != keys:
             special = tuple(sorted(name for name in scope if name in SPECIAL or name not in _TARGET_KEYS))
-            self.usual = (frozenset(scope), special)
+            self.usual = ((*scope,), special)
         return special
 
     def special(self, name: str, scope: Scope) -> Any:

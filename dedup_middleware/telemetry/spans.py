@@ -79,6 +79,7 @@ class Spans:
         self._tracer_provider = tracer_provider
         self.found: Tracer | None = None
         self.look_again = float("-inf")
+        self.quiet_until = float("-inf")  # before then nobody wants to hear of a hit: no tracer, no log
 
     def warn(self, kind: str, message: str, *args: object) -> None:
         """A warning about our own parts, at most once a minute a kind."""
