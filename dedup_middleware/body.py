@@ -39,10 +39,11 @@ class Budget:
 class Reader:
     """A place in a body."""
 
+    moved_at = 0.0
+    cut = False
+
     def __init__(self, body: Body) -> None:
         self.position = body.base
-        self.moved_at = 0.0
-        self.cut = False
 
 
 class Body:
@@ -52,24 +53,25 @@ class Body:
     read, and the writer waits for the slowest.
     """
 
+    base = 0
+    total = 0
+    held = 0
+    keeping = True
+    _room: asyncio.Future[None] | None = None
+    _held_for = 0.0
+    _over = False
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], limit: int, budget: Budget
     ) -> None:
         self.clock = clock
         self.limit = limit
-        self.chunks: list[bytes] = []
-        self._added_at: list[float] = []
-        self.base = 0
-        self.total = 0
-        self.held = 0
-        self.keeping = True
-        self.readers: set[Reader] = set()
         self.budget = budget
+        self.chunks: list[bytes] = []
+        self.readers: set[Reader] = set()
+        self._added_at: list[float] = []
         self._loop = loop
-        self._room: asyncio.Future[None] | None = None
-        self._held_for = 0.0
         self._places: dict[int, int] = {}
-        self._over = False
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
@@ -151,12 +153,13 @@ class Body:
     def _release(self) -> None:
         """Nobody reads: hold nothing."""
         self._places.clear()
-        self.base = self.end
-        self.chunks.clear()
-        self._added_at.clear()
-        self.budget.used -= self.held
-        self.held = 0
-        self._make_room()
+        if self.chunks:
+            self.base += len(self.chunks)
+            self.chunks.clear()
+            self._added_at.clear()
+            self.budget.used -= self.held
+            self.held = 0
+            self._make_room()
 
     def _trim(self) -> None:
         """Let go of what all have read; the first place where somebody stands is the new base."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Client:
     """The server's side of one exchange. `validates` says that conditional requests are ours to answer."""
 
+    sent_head = False
+    status = 0
+
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, *, validates: bool, body_read: bool
     ) -> None:
@@ -34,8 +37,6 @@ class Client:
         self._headers: Headers = scope["headers"]
         self._validates = validates
         self._body_read = body_read
-        self.sent_head = False
-        self.status = 0
         self.heard: list[Message] = []
 
     async def listen(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, cast
 
 from .client import Client
@@ -34,11 +33,15 @@ MAX_TURNS: Final = 4
 
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_NOBODY: Final = nullcontext()
 
 
 class Exchange:
     """One request's conversation with the table, a flight and its own client."""
+
+    span: Span | None = None
+    _alone: Reason | None = None
+    _gave_up = False
+    _aboard: tuple[Outcome, Reason, Flight] | None = None
 
     def __init__(
         self,
@@ -65,11 +68,7 @@ class Exchange:
         self.started = started
         self.tracer = dedup.telemetry.tracer(started)
         self.started_ns = time.time_ns() if self.tracer is not None else 0
-        self.span: Span | None = None
         self.led: list[Flight] = []
-        self._alone: Reason | None = None
-        self._gave_up = False
-        self._aboard: tuple[Outcome, Reason, Flight] | None = None
 
     async def run(self) -> bool:
         """Answer the request; False where it must be bypassed (there are too many flights)."""
@@ -104,9 +103,13 @@ class Exchange:
                 if flight is None:
                     if not self._opens(loop, key, shown, alone):
                         return False
-                    with waiting(holder, self.led[-1]) if holder is not None else _NOBODY:
-                        if await self._lead(self.led[-1], self._seat, alone or "miss"):
-                            return True
+                    if holder is None:
+                        led = await self._lead(self.led[-1], self._seat, alone or "miss")
+                    else:
+                        with waiting(holder, self.led[-1]):
+                            led = await self._lead(self.led[-1], self._seat, alone or "miss")
+                    if led:
+                        return True
                 elif await self._follow(flight):
                     return True
             raise AssertionError(

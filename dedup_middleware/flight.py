@@ -69,6 +69,28 @@ class Flight:
     replaces a newer one's.
     """
 
+    # How every flight begins; what only some come to have costs the others nothing.
+    stored_names: tuple[str, ...] = ()
+    listed = False
+    current = True
+    head: Any = None
+    head_at: float | None = None
+    took: float | None = None
+    complete = False
+    released = False
+    returned = False
+    error: BaseException | None = None
+    error_type: str | None = None
+    followers = 0
+    place: int | None = None
+    watching = False
+    task: asyncio.Task[None] | None = None
+    trace: Any = None
+    on_outgrown: Callable[[], None] | None = None
+    landed_at: float | None = None
+    on_late: Callable[[], None] | None = None
+    _gone: asyncio.Event | None = None
+
     def __init__(
         self, table: Table, loop: Loop, key: Key, limits: Limits, names: Iterable[str], *, runs_on: bool
     ) -> None:
@@ -77,35 +99,15 @@ class Flight:
         self.key = key
         self.limits = limits
         self.names = set(names)
-        self.stored_names: tuple[str, ...] = ()
         self.runs_on = runs_on
-        self.listed = False
-        self.current = True
         self.generation = table.opened
         self.opened_at = table.clock()
+        self.started = loop.time()
         self.body = Body(loop, table.clock, limits.max_bytes, table.budget)
-        self.head: Any = None
-        self.head_at: float | None = None
-        self.took: float | None = None
-        self.complete = False
-        self.released = False
-        self.returned = False
-        self.error: BaseException | None = None
-        self.error_type: str | None = None
-        self.followers = 0
         self.waiters: set[Waiter] = set()
         self.callers: list[Any] = []
-        self.place: int | None = None
         self.waits_for: list[Flight] = []
-        self.watching = False
-        self.task: asyncio.Task[None] | None = None
-        self.trace: Any = None
-        self.on_outgrown: Callable[[], None] | None = None
-        self._gone: asyncio.Event | None = None
         self._returns: list[asyncio.Future[None]] = []
-        self.started = loop.time()
-        self.landed_at: float | None = None
-        self.on_late: Callable[[], None] | None = None
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
@@ -245,14 +247,15 @@ def _release_future(future: asyncio.Future[None]) -> None:
 class Waiter(Reader):
     """One who waits for a flight: a place in its body, and a future while there is nothing to take."""
 
+    gone = False
+    _future: asyncio.Future[None] | None = None
+    _watchman: asyncio.Task[None] | None = None
+
     def __init__(self, flight: Flight, listen: Callable[[], Awaitable[None]] | None, *, leader: bool) -> None:
         super().__init__(flight.body)
         self.flight = flight
         self.leader = leader
-        self.gone = False
         self._listen = listen
-        self._future: asyncio.Future[None] | None = None
-        self._watchman: asyncio.Task[None] | None = None
 
     async def head(self) -> Any:
         """The flight's head, or None where the app ended without one.

@@ -6,6 +6,8 @@ settled on its head and stored only when it is whole.
 
 from __future__ import annotations
 
+from itertools import islice
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -21,7 +23,7 @@ from .nesting import inside
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from starlette.types import ASGIApp, Message, Scope
+    from starlette.types import ASGIApp, Message
 
     from .dedup import Dedup
     from .flight import Flight
@@ -53,6 +55,9 @@ class Settled(msgspec.Struct, eq=False):
 class Forward:
     """One run of the app for a flight; `launch` it with `run`."""
 
+    _settled: Settled | None = None
+    _stored: StoredResponse | None = None
+
     def __init__(
         self,
         dedup: Dedup,
@@ -74,13 +79,11 @@ class Forward:
         self._leader_scope = leader_scope
         self._send_early = send_early
         self._shown = shown
-        self._body: bytes | None = body
+        self._unread: bytes | None = body
         self._method: str = leader_scope["method"]
         self._scope = visible(plan.fingerprints.reading, leader_scope, shown)
         self._given = dict(self._scope)
         self._session = _session_content(leader_scope)
-        self._settled: Settled | None = None
-        self._stored: StoredResponse | None = None
         flight.on_outgrown = self._outgrown
 
     async def run(self) -> None:
@@ -91,7 +94,7 @@ class Forward:
             self._dedup.telemetry.enter(flight.trace.span)
         error: str | None = None
         try:
-            await self._app(cast("Scope", self._scope), self._receive, self._send)
+            await self._app(self._scope, self._receive, self._send)
             if flight.complete:
                 self._store()
         except BaseException as failure:
@@ -109,8 +112,8 @@ class Forward:
     # -- what the app calls -------------------------------------------------------------------------------------
 
     async def _receive(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
+        if self._unread is not None:
+            body, self._unread = self._unread, None
             return {"type": "http.request", "body": body, "more_body": False}
         await self._flight.deserted()
         return {"type": "http.disconnect"}
@@ -151,7 +154,8 @@ class Forward:
         )
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
-        vary, variant, passed = self._shown, cast("bytes", flight.key), None
+        vary, passed = self._shown, None
+        variant: bytes = flight.key  # type: ignore[assignment] # the table's keys are anything, ours are digests
         if isinstance(settlement, Pass):
             passed = settlement.reason
             if passed != "server-error":
@@ -175,9 +179,14 @@ class Forward:
 
     def _copy_back(self) -> None:
         """What the app's router found goes to the leader's scope, so that outer layers still find it there."""
-        for name, value in self._scope.items():
-            if self._given.get(name, self) is not value and name not in _FLIGHT_SCOPE_OWN:
-                self._leader_scope[name] = value
+        given, scope = self._given, self._scope
+        if any(map(is_not, given.values(), scope.values())):
+            found = {name: value for name, value in scope.items() if given.get(name, self) is not value}
+        else:  # nothing was replaced: what is new stands last
+            found = dict(islice(scope.items(), len(given), None))
+        for name in _FLIGHT_SCOPE_OWN.intersection(found):
+            del found[name]
+        self._leader_scope.update(found)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -185,7 +194,7 @@ class Forward:
         settled = self._settled_now()
         self._flight.took = self._dedup.clock() - self._flight.opened_at
         if not settled.mangled and self._flight.body.total <= self._flight.body.limit:
-            self._dedup.outgrown.discard(cast("bytes", self._flight.key))
+            self._dedup.outgrown.discard(settled.variant)
         if isinstance(settled.settlement, Keep) and self._flight.body.keeping and not settled.mangled:
             self._flight.on_late = self._store_early
         else:

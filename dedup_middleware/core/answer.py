@@ -1,30 +1,44 @@
-"""An answer's head, read once: what followers may have of it, and the fields on which more than one step rests.
+"""An answer's head, read once: what followers may have of it, and the fields on which decisions rest.
 
 Law: fields stay in their order; what belongs to one connection or one exchange is neither shared nor stored.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from .fields import is_etag, names_listed, seconds
 from .http import Headers
-from .names import HOP_BY_HOP, ONE_EXCHANGE
+from .names import HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NOT_SHARED: Final = HOP_BY_HOP | ONE_EXCHANGE
-_READ: Final = _NOT_SHARED | {b"etag", b"last-modified", b"age", b"content-length"}
+_SURROGATE: Final = frozenset({b"cdn-cache-control", b"surrogate-control"})
+_POLICY: Final = frozenset({b"content-security-policy", b"content-security-policy-report-only"})
+_READ: Final = (
+    _NOT_SHARED
+    | PERSONAL_FIELDS
+    | _SURROGATE
+    | _POLICY
+    | frozenset(b"content-length content-type cache-control vary etag last-modified age".split())
+)
+_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
+_NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Answer(msgspec.Struct, eq=False):
     """A response's status and header pairs as the app sent them, and what was read of them.
 
     `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where
-    none is said or the method or status has no body; RFC 9110 s.8.6); `age` is in seconds.
+    none is said or the method or status has no body; RFC 9110 s.8.6); `age` is in seconds. `control`, `surrogate` and
+    `vary` are lines of Cache-Control, of its targeted kin, and of Vary; `personal` is the first field that makes the
+    response one caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer.
     """
 
     status: int
@@ -34,6 +48,12 @@ class Answer(msgspec.Struct, eq=False):
     last_modified: bytes | None = None
     age: int | None = None
     length: int | None = None
+    control: tuple[bytes, ...] = ()
+    surrogate: tuple[bytes, ...] = ()
+    vary: tuple[bytes, ...] = ()
+    personal: bytes | None = None
+    streams: bool = False
+    nonce: bool = False
 
     @property
     def validates(self) -> bool:
@@ -43,27 +63,40 @@ class Answer(msgspec.Struct, eq=False):
 
 def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> Answer:
     """Read a head as `http.response.start` has it."""
-    headers: Headers = [
-        (name, value) if type(name) is type(value) is bytes else (bytes(name), bytes(value))
-        for name, value in pairs
-    ]
+    headers: Headers = []
     answer = Answer(status, headers, headers)
-    dropped: frozenset[bytes] = frozenset()
-    for name, value in headers:
+    dropped = _NOTHING
+    for name, value in pairs:
+        if not type(name) is type(value) is bytes:
+            name, value = bytes(name), bytes(value)  # noqa: PLW2901 - the same pair, as ASGI would have it
+        headers.append((name, value))
         field = name.lower()
         if field not in _READ:
             continue
-        if field == b"content-length":
+        if field == b"content-type":
+            answer.streams = answer.streams or value.strip().lower().startswith(_STREAMS)
+        elif field == b"content-length":
             if method != "HEAD" and status not in (204, 304) and value.isdigit() and len(value) < 20:
                 answer.length = int(value)
+        elif field == b"cache-control":
+            answer.control += (value,)
         elif field == b"etag":
             answer.etag = answer.etag or (value if is_etag(value) else None)
         elif field == b"last-modified":
             answer.last_modified = answer.last_modified or value
+        elif field == b"vary":
+            answer.vary += (value,)
         elif field == b"age":
             answer.age = answer.age if answer.age is not None else seconds(value) or 0
+        elif field in _POLICY:
+            answer.nonce = answer.nonce or _NONCE.search(value) is not None
+        elif field in _SURROGATE:
+            answer.surrogate += (value,)
         else:
-            dropped = dropped or _NOT_SHARED
+            if field in PERSONAL_FIELDS:
+                answer.personal = answer.personal or field
+            if field in _NOT_SHARED:
+                dropped = dropped or _NOT_SHARED
             if field == b"connection":
                 dropped |= names_listed([value])
     if dropped:

@@ -15,7 +15,6 @@ from . import fields
 from .fingerprint import REMEMBERED, Fingerprinter, Hasher
 from .http import SAFE_METHODS, Headers, Scope, first, values
 from .memo import Memo
-from .names import PERSONAL_FIELDS
 from .paths import PathPattern, PathTable
 from .rules import Rule
 from .status import Reason
@@ -30,15 +29,6 @@ _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
 )
 _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
-_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
-_NONCE = re.compile(rb"'nonce-", re.IGNORECASE)
-
-_SETTLING: Final = PERSONAL_FIELDS | frozenset(
-    b"cache-control vary cdn-cache-control surrogate-control content-type "
-    b"content-security-policy content-security-policy-report-only".split()
-)
-"""The response fields on which `settle` decides."""
-
 _DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
 _NONE: Final[frozenset[bytes]] = frozenset()
 
@@ -237,49 +227,37 @@ def settle(rule: Rule, method: str, answer: Answer, *, one_identity: Callable[[]
     `one_identity` says that all who may wait for it are one caller.
     """
     status = answer.status
-    control: list[bytes] = []
-    vary: list[bytes] = []
-    nonce = False
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")
-    for name, value in answer.headers:
-        field = name.lower()
-        if field not in _SETTLING:
-            continue
-        if field in PERSONAL_FIELDS:
-            return Pass("set-cookie" if field == b"set-cookie" else "personal-field")
-        if field == b"cache-control":
-            control.append(value)
-        elif field == b"vary":
-            vary.append(value)
-        elif field in (b"cdn-cache-control", b"surrogate-control"):
-            if b"no-store" in fields.directives([value]):
-                return Pass("no-store")
-        elif field == b"content-type":
-            if value.strip().lower().startswith(_STREAMS):
-                return Pass("stream")
-        elif field in (b"content-security-policy", b"content-security-policy-report-only"):
-            nonce = nonce or _NONCE.search(value) is not None
-    said = fields.directives(control) if control else {}
-    if b"no-store" in said:
+    if answer.personal is not None:
+        return Pass("set-cookie" if answer.personal == b"set-cookie" else "personal-field")
+    if any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
         return Pass("no-store")
-    if b"private" in said and not one_identity():
-        return Pass("private")
-    if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
-        return Pass("no-cache")
-    varied = fields.names_listed(vary) if vary else _NONE
-    if b"*" in varied or not all(map(fields.is_token, varied)):
-        return Pass("vary")
+    if answer.streams:
+        return Pass("stream")
+    if answer.control:
+        said = fields.directives(answer.control)
+        if b"no-store" in said:
+            return Pass("no-store")
+        if b"private" in said and not one_identity():
+            return Pass("private")
+        if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
+            return Pass("no-cache")
+    varied = _NONE
+    if answer.vary:
+        varied = fields.names_listed(answer.vary)
+        if b"*" in varied or not all(map(fields.is_token, varied)):
+            return Pass("vary")
     if status in REFUSALS:
         return Pass("refusal")
     if status == 304 and rule.stores:
         return Pass("partial")
-    if nonce and not one_identity():
+    if answer.nonce and not one_identity():
         return Pass("nonce")
     if status >= 500 and not rule.share_errors:
         return Pass("server-error")
     lifetime = _lifetime(rule, status)
-    if lifetime == 0 or method == "HEAD" or nonce:
+    if lifetime == 0 or method == "HEAD" or answer.nonce:
         return ShareOnly(varied)
     return Keep(lifetime, varied)
 

@@ -43,6 +43,7 @@ class Layout:
         self, names: Sequence[bytes], parts: list[Part], doubt: Reason | None, digest: canonical.Digest
     ) -> None:
         self.doubt = doubt
+        self.mixed_case = False  # ASGI has names in lower case, not every server does
         self.count = len(names)
         self.names = names
         self.parts = parts
@@ -136,6 +137,12 @@ class Reading(Surroundings):
             return Part.KEYED if name in self.named else Part.REFUSED
         return Part.HIDDEN
 
+    def layout_of(self, headers: Headers) -> Layout:
+        """The layout of these fields."""
+        names = next(zip(*headers), ())  # noqa: B905 - pairs, by the ASGI specification
+        known = self.layouts.young.get(b"\n".join(names))
+        return known if known is not None and known.count == len(names) else self.layout(names)
+
     def layout(self, wire_names: tuple[bytes, ...]) -> Layout:
         """The layout of a request with these field names, in this order; found once and remembered.
 
@@ -160,6 +167,7 @@ class Reading(Surroundings):
         elif Part.REFUSED in parts:
             doubt = "credential"
         layout = Layout(names, parts, doubt, self._digest)
+        layout.mixed_case = names != wire_names
         small = len(names) <= _MEMO_HEADERS and len(joined) <= _MEMO_NAME_BYTES
         if small and joined.count(b"\n") == len(names) - 1:
             self.layouts.put(joined, layout)

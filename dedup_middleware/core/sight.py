@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .callers import cookie_pairs
 from .names import is_credential
-from .surroundings import SPECIAL, DoubtError, Part
+from .surroundings import DoubtError, Part
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 
 def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
     """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named."""
-    headers: Headers = list(scope["headers"])
-    names = tuple([name for name, _ in headers])
-    layout = reading.layout(names)
+    headers: Headers = scope["headers"]
+    layout = reading.layout_of(headers)
     if layout.whole_cookies and b"cookie" not in shown:
         headers = reading.without_analytics(headers)
-        names = tuple([name for name, _ in headers])
-        layout = reading.layout(names)
-    if names != layout.names:  # the key holds names in lower case, as ASGI has them
+        layout = reading.layout_of(headers)
+    if layout.mixed_case:
         headers = [(name.lower(), value) for name, value in headers]
-    kept = headers if layout.plain else _kept(reading, layout, headers, shown)
     flight = dict(scope)
-    flight["headers"] = kept
-    if scope.get("client"):
-        flight["client"] = (scope["client"][0], 0) if reading.shows_client else None
-    if reading.function is None:
-        for own in ("user", "auth", "session"):
-            if own in flight and not reading.counts(own):
-                del flight[own]
-    state = flight.get("state")
-    if (
-        state
-        and type(state) is dict
-        and any(reading.state_part(k, v) is Part.HIDDEN for k, v in state.items())
-    ):
-        flight["state"] = {k: v for k, v in state.items() if reading.state_part(k, v) is not Part.HIDDEN}
+    flight["headers"] = list(headers) if layout.plain else _kept(reading, layout, headers, shown)
+    if flight.get("client"):
+        flight["client"] = (flight["client"][0], 0) if reading.shows_client else None
     for key in reading.shape(scope):
-        if key not in SPECIAL and reading.unknown_part(key) is Part.HIDDEN:
+        if key in ("user", "auth", "session"):
+            hidden = reading.function is None and not reading.counts(key)
+        elif key == "state":
+            hidden = False
+            state = flight[key]
+            if (
+                state
+                and type(state) is dict
+                and any(reading.state_part(k, v) is Part.HIDDEN for k, v in state.items())
+            ):
+                flight[key] = {k: v for k, v in state.items() if reading.state_part(k, v) is not Part.HIDDEN}
+        elif key == "extensions":
+            hidden = False
+            flight[key] = _extensions(reading, flight[key])
+        else:
+            hidden = reading.unknown_part(key) is Part.HIDDEN
+        if hidden:
             del flight[key]
-    if "extensions" in flight:
-        flight["extensions"] = _extensions(reading, flight["extensions"])
     return flight
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import metrics
@@ -51,10 +52,17 @@ parts_log: Final = log.getChild("parts")
 
 DEBUG: Final = logging.DEBUG
 
+_where: Final = lru_cache(maxsize=1024)(place)
+"""A histogram's attributes; an instrument only reads them."""
 _MAX_WAITS: Final = 1000
 """Followers' waits that are held to be recorded in one go."""
 _REPEAT: Final = 60.0
 """Seconds between two log lines of one kind about our own parts."""
+
+
+@lru_cache(maxsize=1024)
+def _keys(outcome: Outcome, reason: Reason, label: str, method: str) -> TallyKeys:
+    return (outcome, reason, label, method), (outcome, label)
 
 
 class Telemetry(Spans):
@@ -93,7 +101,7 @@ class Telemetry(Spans):
     @staticmethod
     def keys(outcome: Outcome, reason: Reason, label: str, method: str) -> TallyKeys:
         """The keys for `tally`."""
-        return (outcome, reason, label, known(method)), (outcome, label)
+        return _keys(outcome, reason, label, known(method))
 
     @staticmethod
     def hit_keys(label: str, method: str) -> dict[Reason, TallyKeys]:
@@ -121,7 +129,7 @@ class Telemetry(Spans):
     @harmless
     def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:
         """A forward is over."""
-        attributes = place(label, method)
+        attributes = _where(label, known(method))
         self._instruments.forward_duration.record(seconds, attributes)
         if followers:
             self._instruments.flight_followers.record(followers, attributes)

@@ -5,6 +5,7 @@ Law: what is not sampled is not told of; no span is named by a path; nothing her
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel_context
@@ -69,6 +70,17 @@ def above(headers: Headers | None) -> Context | None:
     if not carrier or trace.get_current_span().get_span_context().is_valid:
         return None
     return propagate.extract(carrier)
+
+
+@lru_cache(maxsize=1024)
+def _hit(
+    reason: Reason, label: str, method: str, route: str | None, status: int
+) -> tuple[str, Attributes, str | None]:
+    """A hit's name, what its attributes have in common with others', and its error."""
+    attributes = place(label, method, None, route)
+    attributes |= {"dedup.outcome": "hit", "dedup.reason": reason}
+    error = result(attributes, status, None)
+    return title("hit", attributes), attributes, error
 
 
 class Spans:
@@ -225,25 +237,17 @@ class Spans:
     ) -> None:
         """`tell` for a hit, without detours."""
         (_, _, label, method), _ = tally
-        attributes: Attributes = {
-            "dedup.outcome": "hit",
-            "dedup.reason": reason,
-            "dedup.rule": label,
+        name, common, error = _hit(reason, label, method, route, status)
+        attributes = common | {
             "dedup.key": key.hex(),
             "dedup.saved": round(saved, 6),
             "dedup.age": round(age, 6),
-            "http.request.method": method,
         }
-        if route is not None:
-            attributes["http.route"] = route
         links = None
         if flight is not None and link is not None:
             attributes["dedup.flight"] = flight
             links = (Link(link),)
-        error = result(attributes, status, None)
-        span = tracer.start_span(
-            title("hit", attributes), above(headers), SpanKind.INTERNAL, attributes, links, started
-        )
+        span = tracer.start_span(name, above(headers), SpanKind.INTERNAL, attributes, links, started)
         if error is not None:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
