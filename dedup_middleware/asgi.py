@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
     from .core.http import StoredResponse
     from .core.rules import Rule
-    from .telemetry import MeterProvider, TracerProvider
+    from .telemetry import MeterProvider, Tally, TracerProvider
 
 _DISABLED: Final = Bypass("disabled", "default")
-_HTTP_1: Final = frozenset({"1.0", "1.1"})
 
 
 class DedupMiddleware:
@@ -113,7 +112,7 @@ class DedupMiddleware:
             if plan.unsafe or dedup.telemetry.tracer(dedup.clock()) is not None:
                 await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
             else:
-                dedup.telemetry.tally(plan.tally, 0.0)
+                plan.tally.number += 1
                 await self.app(scope, receive, send)
             return
         query = get("query_string")
@@ -122,7 +121,8 @@ class DedupMiddleware:
             return
         raw: bytes | None = None
         body: bytes | None = None
-        if plan.reads_body or get("http_version", "1.1") not in _HTTP_1:
+        version = get("http_version", "1.1")
+        if plan.reads_body or (version != "1.1" and version != "1.0"):  # noqa: PLR1714 - a set would hash a new text
             try:
                 messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
             except BaseException:
@@ -155,9 +155,10 @@ class DedupMiddleware:
                 await send(start)
                 await send({"type": "http.response.body", "body": content, "more_body": False})
             finally:
-                telemetry = dedup.telemetry
-                telemetry.tally(plan.tally[reason], stored.seconds)
-                if now >= telemetry.quiet_until:
+                tally: Tally = plan.tally[reason]
+                tally.number += 1
+                tally.saved += stored.seconds
+                if now >= dedup.telemetry.quiet_until:
                     tell(dedup, plan, scope, stored, now, key, start["status"], reason)
             return
         await self._forward(plan, scope, receive, send, base, body, raw, now)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from .core.http import Scope, Stored
+    from .core.status import Reason
     from .stores import Store
 
 T = TypeVar("T")
@@ -216,9 +217,7 @@ class Dedup:
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
-        return make_stats(
-            self.telemetry.counts, self.telemetry.saved, len(self.flights.under_way), self.store
-        )
+        return make_stats(self.telemetry.tallies.copy().values(), len(self.flights.under_way), self.store)
 
     def explain(
         self,
@@ -308,8 +307,9 @@ class Dedup:
 
     def _tally_of(self, plan: Plan, method: str) -> object:
         if isinstance(plan, Consider):
-            return self.telemetry.hit_keys(plan.label, method)
-        return self.telemetry.keys("bypassed", plan.reason, plan.label, method)
+            reasons: tuple[Reason, ...] = ("fresh", "not-modified")
+            return {reason: self.telemetry.tally("hit", reason, plan.label, method) for reason in reasons}
+        return self.telemetry.tally("bypassed", plan.reason, plan.label, method)
 
     def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
         """The key of the request's own variant, where a response's Vary told some apart under this key."""

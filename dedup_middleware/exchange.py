@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .core.http import Headers, StoredResponse
     from .core.status import Outcome, Reason
     from .dedup import Dedup
-    from .telemetry import Span, Trace
+    from .telemetry import Span, Tally, Trace
 
 MAX_TURNS: Final = 4
 """How often a request joins, regroups or rejoins before it goes alone."""
@@ -294,7 +294,9 @@ class Exchange:
             await self.send(start)
             await self.send({"type": "http.response.body", "body": content, "more_body": False})
         finally:
-            self.dedup.telemetry.tally(self.plan.tally[reason], stored.seconds)
+            tally: Tally = self.plan.tally[reason]
+            tally.number += 1
+            tally.saved += stored.seconds
             tell(self.dedup, self.plan, self.scope, stored, now, key, start["status"], reason, self.span)
 
     # -- the outcome --------------------------------------------------------------------------------------------

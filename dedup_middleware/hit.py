@@ -62,7 +62,6 @@ def tell(
             telemetry.hit(
                 tracer,
                 started,
-                reason,
                 plan.tally[reason],
                 key,
                 status,

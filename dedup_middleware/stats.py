@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .core.status import OUTCOMES, Outcome
+from .core.status import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .stores import Store
-    from .telemetry import CountKey
+    from .telemetry import Tally
 
 
 class RuleStats(msgspec.Struct, frozen=True):
@@ -45,20 +45,18 @@ class Stats(msgspec.Struct, frozen=True):
     rules: dict[str, RuleStats]
 
 
-def make_stats(
-    counts: dict[CountKey, int], saved: dict[tuple[Outcome, str], float], flights: int, store: Store
-) -> Stats:
-    """Sum up the counts."""
+def make_stats(tallies: Iterable[Tally], flights: int, store: Store) -> Stats:
+    """Sum up the tallies."""
     by_rule: dict[str, dict[str, int]] = {}
-    for (outcome, _, label, _), number in counts.copy().items():
-        requests = by_rule.setdefault(label, dict.fromkeys(OUTCOMES, 0))
-        requests[outcome] += number
+    seconds: dict[str, float] = {}
+    for tally in tallies:
+        if tally.number:
+            requests = by_rule.setdefault(tally.label, dict.fromkeys(OUTCOMES, 0))
+            requests[tally.outcome] += tally.number
+            seconds[tally.label] = seconds.get(tally.label, 0.0) + tally.saved
     total: dict[str, int] = {
         outcome: sum(requests[outcome] for requests in by_rule.values()) for outcome in OUTCOMES
     }
-    seconds: dict[str, float] = {}
-    for (_, label), value in saved.copy().items():
-        seconds[label] = seconds.get(label, 0.0) + value
     return Stats(
         flights=flights,
         requests=total,
@@ -72,7 +70,7 @@ def make_stats(
         hit_rate=_hit_rate(total),
         saved=sum(seconds.values()),
         rules={
-            label: RuleStats(requests, _hit_rate(requests), seconds.get(label, 0.0))
+            label: RuleStats(requests, _hit_rate(requests), seconds[label])
             for label, requests in by_rule.items()
         },
     )

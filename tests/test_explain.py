@@ -296,7 +296,6 @@ async def test_a_secret_never_stands_in_a_log_a_representation_or_an_error(
         dedup.rules,
         dedup.default,
         dedup.telemetry.counts,
-        dedup.telemetry.saved,
     ]
     told += [dedup.bodies.young, dedup.variants.young, dedup.passes.young]
     told += [record.__dict__ for record in caplog.records if record.name.startswith("dedup_middleware")]

@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, Tracer, TracerProvider
 
 from .attributes import known, place
 from .guard import harmless
-from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, TallyKeys, instruments
+from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, Tally, instruments
 from .spans import Seconds, Spans, Trace
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "Gauges",
     "MeterProvider",
     "Span",
+    "Tally",
     "Telemetry",
     "Trace",
     "Tracer",
@@ -60,11 +61,6 @@ _REPEAT: Final = 60.0
 """Seconds between two log lines of one kind about our own parts."""
 
 
-@lru_cache(maxsize=1024)
-def _keys(outcome: Outcome, reason: Reason, label: str, method: str) -> TallyKeys:
-    return (outcome, reason, label, method), (outcome, label)
-
-
 class Telemetry(Spans):
     """Counts, histograms, spans and log lines of one engine."""
 
@@ -75,8 +71,7 @@ class Telemetry(Spans):
         meter_provider: MeterProvider | None,
         tracer_provider: TracerProvider | None,
     ) -> None:
-        self.counts: dict[CountKey, int] = {}
-        self.saved: dict[tuple[Outcome, str], float] = {}
+        self.tallies: dict[CountKey, Tally] = {}
         self.gauges = gauges
         super().__init__(version, tracer_provider)
         self._logged: dict[str, float] = {}
@@ -92,39 +87,20 @@ class Telemetry(Spans):
     # -- metrics ------------------------------------------------------------------------------------------------
 
     def count(self, outcome: Outcome, reason: Reason, label: str, method: str, saved: float = 0.0) -> None:
-        """One request more; `saved` are the seconds of the forward that it did not need.
+        """One request more; `saved` are the seconds of the forward that it did not need."""
+        tally = self.tally(outcome, reason, label, method)
+        tally.number += 1
+        tally.saved += saved
 
-        From any thread: nothing between reading and writing a number lets another thread in.
-        """
-        self.tally(self.keys(outcome, reason, label, method), saved)
+    def tally(self, outcome: Outcome, reason: Reason, label: str, method: str) -> Tally:
+        """Where such requests are counted."""
+        key = (outcome, reason, label, known(method))
+        return self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
 
-    @staticmethod
-    def keys(outcome: Outcome, reason: Reason, label: str, method: str) -> TallyKeys:
-        """The keys for `tally`."""
-        return _keys(outcome, reason, label, known(method))
-
-    @staticmethod
-    def hit_keys(label: str, method: str) -> dict[Reason, TallyKeys]:
-        """The keys for `tally` of hits, by reason."""
-        return {
-            "fresh": Telemetry.keys("hit", "fresh", label, method),
-            "not-modified": Telemetry.keys("hit", "not-modified", label, method),
-        }
-
-    def tally(self, keys: TallyKeys, saved: float) -> None:
-        """`count` for one who has the keys ready."""
-        key, where = keys
-        try:
-            self.counts[key] += 1
-        except KeyError:
-            self.counts.setdefault(key, 0)
-            self.counts[key] += 1
-        if saved:
-            try:
-                self.saved[where] += saved
-            except KeyError:
-                self.saved.setdefault(where, 0.0)
-                self.saved[where] += saved
+    @property
+    def counts(self) -> dict[CountKey, int]:
+        """Requests so far by outcome, reason, rule and method."""
+        return {key: tally.number for key, tally in self.tallies.copy().items() if tally.number}
 
     @harmless
     def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:

@@ -24,7 +24,23 @@ SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 """Bounds of the buckets: an SDK's own are made for milliseconds."""
 FOLLOWERS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CountKey = tuple[Outcome, Reason, str, str]
-TallyKeys = tuple[CountKey, tuple[Outcome, str]]
+
+
+class Tally:
+    """Requests of one kind: how many, and the seconds of forwards that they did not need.
+
+    Counted from any thread: nothing between reading and writing a number lets another thread in.
+    """
+
+    __slots__ = ("label", "method", "number", "outcome", "reason", "saved")
+
+    def __init__(self, outcome: Outcome, reason: Reason, label: str, method: str) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.label = label
+        self.method = method
+        self.number = 0
+        self.saved = 0.0
 
 
 class Gauges(NamedTuple):
@@ -38,8 +54,7 @@ class Gauges(NamedTuple):
 class Engine(Protocol):
     """What is read of an engine."""
 
-    counts: dict[CountKey, int]
-    saved: dict[tuple[Outcome, str], float]
+    tallies: dict[CountKey, Tally]
     gauges: Gauges
 
 
@@ -47,8 +62,7 @@ class _Book(NamedTuple):
     """What one engine counted; the counts stay when the engine is gone, or counters would fall."""
 
     engine: Callable[[], Engine | None]
-    counts: dict[CountKey, int]
-    saved: dict[tuple[Outcome, str], float]
+    tallies: dict[CountKey, Tally]
 
 
 class Instruments:
@@ -96,31 +110,36 @@ class Instruments:
 
     def add(self, engine: Engine) -> None:
         """Count an engine in; what engines counted that are gone goes into one book."""
-        gone = _Book(lambda: None, {}, {})
+        gone = _Book(lambda: None, {})
         books = [gone]
         for book in self._books:
             if book.engine() is not None:
                 books.append(book)
                 continue
-            for key, number in book.counts.items():
-                gone.counts[key] = gone.counts.get(key, 0) + number
-            for where, seconds in book.saved.items():
-                gone.saved[where] = gone.saved.get(where, 0.0) + seconds
-        self._books = [*books, _Book(weakref.ref(engine), engine.counts, engine.saved)]
+            for key, tally in book.tallies.items():
+                total = gone.tallies.setdefault(key, Tally(*key))
+                total.number += tally.number
+                total.saved += tally.saved
+        self._books = [*books, _Book(weakref.ref(engine), engine.tallies)]
+
+    def _tallies(self) -> list[Tally]:
+        """All there are, of requests that there were."""
+        return [tally for book in self._books for tally in book.tallies.copy().values() if tally.number]
 
     def _requests(self, _: CallbackOptions) -> Iterator[Observation]:
         total: Counter[CountKey] = Counter()
-        for book in self._books:
-            total.update(book.counts.copy())
+        for tally in self._tallies():
+            total[tally.outcome, tally.reason, tally.label, tally.method] += tally.number
         for (outcome, reason, label, method), number in total.items():
             attributes = place(label, method)
             yield Observation(number, attributes | {"dedup.outcome": outcome, "dedup.reason": reason})
 
     def _saved(self, _: CallbackOptions) -> Iterator[Observation]:
         total: dict[tuple[Outcome, str], float] = {}
-        for book in self._books:
-            for where, seconds in book.saved.copy().items():
-                total[where] = total.get(where, 0.0) + seconds
+        for tally in self._tallies():
+            if tally.saved:
+                where = (tally.outcome, tally.label)
+                total[where] = total.get(where, 0.0) + tally.saved
         for (outcome, label), seconds in total.items():
             yield Observation(seconds, {"dedup.outcome": outcome, "dedup.rule": label})
 

@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from ..core.names import NOISE
 from .attributes import Attributes, place, result, title
 from .guard import harmless
-from .instruments import SCOPE_NAME, CountKey
+from .instruments import SCOPE_NAME
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..core.http import Headers
     from ..core.status import Outcome, Reason
     from .attributes import Attributes
+    from .instruments import Tally
 
 
 _CARRIED: Final = frozenset(NOISE) | {b"baggage"}
@@ -224,8 +225,7 @@ class Spans:
         self,
         tracer: Tracer,
         started: int,
-        reason: Reason,
-        tally: tuple[CountKey, tuple[Outcome, str]],
+        tally: Tally,
         key: bytes,
         status: int,
         route: str | None,
@@ -236,8 +236,7 @@ class Spans:
         headers: Headers,
     ) -> None:
         """`tell` for a hit, without detours."""
-        (_, _, label, method), _ = tally
-        name, common, error = _hit(reason, label, method, route, status)
+        name, common, error = _hit(tally.reason, tally.label, tally.method, route, status)
         attributes = common | {
             "dedup.key": key.hex(),
             "dedup.saved": round(saved, 6),
