@@ -82,19 +82,21 @@ class Exchange:
                 if turn == MAX_TURNS:
                     alone = alone or "max-wait"
                 # One synchronous step: look up, look for a flight, or open one.
-                dedup, now = self.dedup, self.dedup.clock()
-                shown = _NOTHING
+                dedup, shown = self.dedup, _NOTHING
                 if dedup.variants.young or dedup.variants.old:
                     shown = dedup.variants.get(self.key) or _NOTHING
                 key = self.plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
-                try:
-                    stored = dedup.store.get(self.plan.ordinal, key, now)
-                except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
-                    dedup.store_failed("get", error)
-                    stored = None
-                if stored is not None:
-                    await self._serve(cast("StoredResponse", stored), now, key)
-                    return True
+                now = self.started
+                if turn or self.plan.lookup is not self.plan.prefix:  # else it was looked for just now
+                    now = dedup.clock()
+                    try:
+                        stored = dedup.store.get(self.plan.ordinal, key, now)
+                    except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
+                        dedup.store_failed("get", error)
+                        stored = None
+                    if stored is not None:
+                        await self._serve(cast("StoredResponse", stored), now, key)
+                        return True
                 if alone is None and (
                     dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
                 ):
