@@ -207,7 +207,9 @@ class DedupMiddleware:
         """What can be known only when the first scope arrives: the routes' marks."""
         if self._error is not None:
             raise self._error
-        self.dedup.add_rules(marks.read(scope.get("app") or self.app))
+        app = scope.get("app") or self.app
+        self.dedup.templates.learn(app)
+        self.dedup.add_rules(marks.read(app))
         self._ready = True
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 from .core.decide import Bypass, Consider
-from .forward import route_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +61,7 @@ async def _traced(
     async def send_and_note(message: Message) -> None:
         nonlocal status, route
         if message["type"] == "http.response.start":
-            status, route = message["status"], route_of(scope)
+            status, route = message["status"], dedup.templates.of(scope)
         await send(message)
 
     try:

@@ -18,6 +18,7 @@ from .core import canonical
 from .core.errors import ConfigurationError, ForwardFailed
 from .core.http import NAME_OVERHEAD, RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
+from .events import Events, ExecutionCollapsed, ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
 from .flight import Flight, FlightAbandonedError, Limits
 from .nesting import current, inside, waiting, waits_for_itself
 from .telemetry import DEBUG, Telemetry, requests_log
@@ -45,6 +46,7 @@ class Engine(Protocol):
     store: Store
     flights: FlightTable
     telemetry: Telemetry
+    events: Events
     clock: Callable[[], float]
 
     @property
@@ -86,7 +88,7 @@ class Calls:
             digest = dedup.digest(canonical.encode(["call", canonical.plain(key)]))
         except (TypeError, ValueError, OverflowError):
             raise TypeError(
-                f"the key of a call is plain data, not {type(key).__name__} with {key!r}"
+                f"the key of a call is plain data, not what this {type(key).__name__} holds"
             ) from None
         one = _Call(dedup, digest, fn, rule, names, self._label(label or name_of(fn)))
         if not dedup.enabled:
@@ -193,7 +195,11 @@ class _Call:
         inside.set(flight)
         if flight.trace is not None:
             self.dedup.telemetry.enter(flight.trace.span)
-        dedup = self.dedup
+        dedup, events, key = self.dedup, self.dedup.events, self.key.hex()
+        if events.heard:
+            events.publish(
+                ExecutionStarted(at=time.time(), rule=self.label, key=key, flight=flight.generation)
+            )
         error: str | None = None
         try:
             value = await self.fn()
@@ -213,8 +219,18 @@ class _Call:
                 if flight.trace is not None:
                     stored.flight, stored.link = flight.trace.flight, flight.trace.context
                 with dedup.lock:  # no invalidation between the look and the put
-                    if flight.current:
-                        dedup.put(PARTITION, self.key, stored, flight.loop)
+                    done = flight.current and dedup.put(PARTITION, self.key, stored, flight.loop)
+                if done and events.heard:
+                    events.publish(
+                        ResponseStored(
+                            at=time.time(),
+                            rule=self.label,
+                            key=key,
+                            bytes=stored.size,
+                            ttl=float(self.rule.ttl),
+                            tags=tags_in(names),
+                        )
+                    )
             flight.close()
             flight.open_head((value,))
         except BaseException as failure:
@@ -225,6 +241,19 @@ class _Call:
         finally:
             seconds = dedup.clock() - flight.opened_at
             dedup.telemetry.record_forward(seconds, flight.followers, self.label, "")
+            if events.heard:
+                events.publish(
+                    ExecutionCompleted(
+                        at=time.time(),
+                        rule=self.label,
+                        key=key,
+                        flight=flight.generation,
+                        duration=seconds,
+                        followers=flight.followers,
+                        error=error,
+                        trace_id=flight.trace.trace_id if flight.trace is not None else None,
+                    )
+                )
             if flight.trace is not None:
                 dedup.telemetry.end_forward(
                     flight.trace, self.label, "", flight.key, flight.followers, error=error
@@ -264,6 +293,7 @@ class _Call:
                     trace.context if trace else None,
                     error=error,
                     seconds=seconds,
+                    under=flight,
                 )
 
     async def alone(self, reason: Reason) -> Any:
@@ -287,11 +317,25 @@ class _Call:
         seconds: tuple[tuple[str, float], ...] = (),
         error: str | None = None,
         span: Span | None = None,
+        under: Flight | None = None,
     ) -> None:
         telemetry = self.dedup.telemetry
         telemetry.count(outcome, reason, self.label, "", dict(seconds).get("saved", 0.0))
         if outcome in ("hit", "collapsed") and requests_log.isEnabledFor(DEBUG):
             telemetry.debug(outcome, reason, self.label, seconds)
+        if outcome == "collapsed" and under is not None and self.dedup.events.heard:
+            told = dict(seconds)
+            self.dedup.events.publish(
+                ExecutionCollapsed(
+                    at=time.time(),
+                    rule=self.label,
+                    key=self.key.hex(),
+                    flight=under.generation,
+                    waited=told["waited"],
+                    saved=told["saved"],
+                    trace_id=under.trace.trace_id if under.trace is not None else None,
+                )
+            )
         if self.tracer is not None:
             telemetry.tell(
                 self.tracer,

@@ -24,8 +24,10 @@ from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
 from .core.memo import Memo
 from .core.rules import Rule
+from .events import Event, Events, Listener, ResponseInvalidated, Subscription, tags_in
 from .flight import GRACE, Limits
 from .flights import FlightTable
+from .routes import Templates
 from .stats import Stats, make_stats
 from .stores.keeper import Keeper
 from .stores.memory import Bounds, MemoryStore
@@ -74,7 +76,7 @@ class Dedup:
         if records is not None:
             raise ConfigurationError(
                 "Dedup.records",
-                config.without_secrets(records),
+                records,
                 "nothing yet; records are not available in this version",
             )
         if type(enabled) is not bool:
@@ -97,6 +99,8 @@ class Dedup:
             lambda: len(self.flights.under_way), lambda: self.store.size, lambda: self.store.evicted
         )
         self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
+        self.templates = Templates()
+        self.events = Events(self.telemetry.listener_failed)
         self._apply(self._given)
         self.calls = Calls(self)
         self.on = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
@@ -183,7 +187,12 @@ class Dedup:
         started = self.clock()
         dropped = self.invalidate_names([f"tag:{tag}" for tag in tags])
         self.telemetry.record_store(self.clock() - started, "invalidate")
+        self._tell_invalidated("code", tags, dropped)
         return dropped
+
+    def _tell_invalidated(self, by: str, tags: Iterable[str], dropped: int) -> None:
+        if self.events.heard:
+            self.events.publish(ResponseInvalidated(at=time.time(), by=by, tags=tuple(tags), dropped=dropped))
 
     def invalidate_names(self, names: Iterable[str]) -> int:
         """The same, at once, for names as the engine spells them."""
@@ -202,7 +211,9 @@ class Dedup:
         with self.lock:
             if self.flights.under_way:
                 self.flights.invalidate(names)
-            self.keeper.invalidate(names)
+            dropped = self.keeper.invalidate(names)
+        if dropped:
+            self._tell_invalidated("request", tags_in(names), dropped)
         if self.flights.under_way:
             self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)
 
@@ -213,7 +224,20 @@ class Dedup:
             self.passes.clear()
             self.outgrown.clear()
             self.variants.clear()
-            return self.keeper.clear()
+            dropped = self.keeper.clear()
+        if dropped:
+            self._tell_invalidated("code", (), dropped)
+        return dropped
+
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> Subscription:
+        """Call `listener` with what happens (only these kinds of events, if any are named); `close()` ends it.
+
+        It is called in a thread of its own, one event after the other. What it is too slow for is dropped.
+
+        Raises:
+            TypeError: for a listener that can't be called, or a kind that is no event.
+        """
+        return self.events.subscribe(listener, kinds)
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
@@ -339,6 +363,7 @@ class Dedup:
         self.flights.reset()
         self.keeper.store = self.keeper.make()  # and what they were changing is half changed
         self.keeper.stop(None)
+        self.events.restart()
 
 
 def _after_fork(dedup: Dedup) -> None:

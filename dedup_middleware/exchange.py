@@ -14,6 +14,7 @@ from .core import status as wire
 from .core.callers import Caller, address_name
 from .core.decide import Consider, Keep
 from .core.errors import ForwardFailed
+from .events import ExecutionCollapsed
 from .flight import Flight, FlightAbandonedError, Waiter, WaiterCutError, WaiterGoneError
 from .forward import Forward, Settled
 from .hit import answer, tell
@@ -324,9 +325,21 @@ class Exchange:
             if requests_log.isEnabledFor(DEBUG):
                 telemetry.debug(outcome, reason, plan.label, seconds)
         telemetry.count(outcome, reason, plan.label, self.method, saved)
+        trace: Trace | None = flight.trace
+        if outcome == "collapsed" and dedup.events.heard:
+            dedup.events.publish(
+                ExecutionCollapsed(
+                    at=time.time(),
+                    rule=plan.label,
+                    key=self.key.hex(),
+                    flight=flight.generation,
+                    waited=now - self.started,
+                    saved=saved,
+                    trace_id=trace.trace_id if trace is not None else None,
+                )
+            )
         if self.tracer is None:
             return
-        trace: Trace | None = flight.trace
         settled: Settled | None = flight.head
         telemetry.tell(
             self.tracer,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -232,7 +233,7 @@ class Flight:
         if self._gone is not None:
             self._gone.set()
         if self.task is not None:
-            self.loop.call_later(GRACE, self._cancel_deserted)
+            self.loop.call_later(GRACE, self._cancel_deserted, context=Context())
 
     def _cancel_deserted(self) -> None:
         if self.task is not None and not self.complete and not self.runs_on:
@@ -256,6 +257,7 @@ class Waiter(Reader):
         self.flight = flight
         self.leader = leader
         self._listen = listen
+        self._context = copy_context()
 
     async def head(self) -> Any:
         """The flight's head, or None where the app ended without one.
@@ -309,7 +311,8 @@ class Waiter(Reader):
     def watch(self) -> None:
         """Notice when the client leaves."""
         if self._listen is not None and self._watchman is None:
-            self._watchman = self.flight.loop.create_task(self._watching(self._listen))
+            watching = self._watching(self._listen)
+            self._watchman = self.flight.loop.create_task(watching, context=self._context)
 
     async def _watching(self, listen: Callable[[], Awaitable[None]]) -> None:
         await listen()

@@ -5,6 +5,7 @@ Law: one synchronous step finds or opens; a flight is joined only in its own eve
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from .body import Budget
@@ -80,13 +81,17 @@ class FlightTable:
             self.under_way.add(flight)
             if loop not in self._watches:
                 self._drop_dead_watches()
-                self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop)
+                self._watch(loop)
             for name in flight.names:
                 self._by_name.setdefault(name, set()).add(flight)
             if listed:
                 self._listed[loop, key] = flight
                 flight.listed = True
             return flight
+
+    def _watch(self, loop: Loop) -> None:
+        # In a context of nobody: that of the request which happens to be first would live as long as there are any.
+        self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop, context=Context())
 
     def _look(self, loop: Loop) -> None:
         """Look at the flights of a loop that have been under way for a while, as long as there are any."""
@@ -97,7 +102,7 @@ class FlightTable:
             if now - flight.started >= WATCH_AFTER:
                 flight.look(now)
         if under_way:
-            self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop)
+            self._watch(loop)
 
     def move(self, flight: Flight, key: Key) -> None:
         """The flight answers to another key from now on (its response names a Vary)."""

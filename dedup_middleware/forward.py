@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import is_not
-from typing import TYPE_CHECKING, Any, Final, cast
+from time import time
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,6 +19,7 @@ from .core.decide import Consider, Keep, Pass, Settlement, settle
 from .core.http import Head, StoredResponse, response_size
 from .core.sight import one_identity, visible
 from .core.status import Reason
+from .events import ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
 from .nesting import inside
 
 if TYPE_CHECKING:
@@ -88,8 +90,18 @@ class Forward:
 
     async def run(self) -> None:
         """Run the app to its end, background work included; then the flight is over."""
-        flight = self._flight
+        flight, events = self._flight, self._dedup.events
         inside.set(flight)
+        if events.heard:
+            events.publish(
+                ExecutionStarted(
+                    at=time(),
+                    rule=self._plan.label,
+                    key=self._key.hex(),
+                    flight=flight.generation,
+                    method=self._method,
+                )
+            )
         if flight.trace is not None:
             self._dedup.telemetry.enter(flight.trace.span)
         error: str | None = None
@@ -104,6 +116,10 @@ class Forward:
             raise
         finally:
             self._tell(error)
+
+    @property
+    def _key(self) -> bytes:
+        return self._flight.key  # type: ignore[return-value] # the table's keys are anything, ours are digests
 
     def _settled_now(self) -> Settled:
         assert self._settled is not None  # noqa: S101 - for mypy: nothing is stored before the head is settled
@@ -154,8 +170,7 @@ class Forward:
         )
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
-        vary, passed = self._shown, None
-        variant: bytes = flight.key  # type: ignore[assignment] # the table's keys are anything, ours are digests
+        vary, variant, passed = self._shown, self._key, None
         if isinstance(settlement, Pass):
             passed = settlement.reason
             if passed != "server-error":
@@ -171,7 +186,7 @@ class Forward:
                 dedup.flights.move(flight, variant)
             if isinstance(settlement, Keep):
                 flight.runs_on = True
-        self._settled = Settled(head, settlement, vary, variant, passed, route_of(self._scope))
+        self._settled = Settled(head, settlement, vary, variant, passed, dedup.templates.of(self._scope))
         self._copy_back()
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
@@ -242,9 +257,20 @@ class Forward:
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(self._plan.ordinal, settled.variant, stored, flight.loop):
                 self._stored = stored
+        if self._stored is not None and dedup.events.heard:
+            dedup.events.publish(
+                ResponseStored(
+                    at=time(),
+                    rule=self._plan.label,
+                    key=settled.variant.hex(),
+                    bytes=stored.size,
+                    ttl=settled.settlement.lifetime,
+                    tags=tags_in(flight.stored_names),
+                )
+            )
 
     def _outgrown(self) -> None:
-        self._dedup.outgrown.put(cast("bytes", self._flight.key), self._dedup.clock() + OUTGROWN_SECONDS)
+        self._dedup.outgrown.put(self._key, self._dedup.clock() + OUTGROWN_SECONDS)
 
     def _tell(self, error: str | None) -> None:
         flight, plan, settled, telemetry = self._flight, self._plan, self._settled, self._dedup.telemetry
@@ -257,6 +283,23 @@ class Forward:
         failure = error or (str(status) if status >= 500 else None)
         if failure and flight.followers and (flight.waiters or error is None):
             telemetry.failed("forward", failure, plan.label, flight.followers, flight.trace)
+        if self._dedup.events.heard:
+            self._dedup.events.publish(
+                ExecutionCompleted(
+                    at=time(),
+                    rule=plan.label,
+                    key=self._key.hex(),
+                    flight=flight.generation,
+                    duration=self._dedup.clock() - flight.opened_at,
+                    followers=flight.followers,
+                    bytes=flight.body.total,
+                    method=self._method,
+                    status=status,
+                    error=failure,
+                    route=settled.route if settled is not None else None,
+                    trace_id=flight.trace.trace_id if flight.trace is not None else None,
+                )
+            )
         if flight.trace is not None:
             telemetry.end_forward(
                 flight.trace,
@@ -280,14 +323,3 @@ def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:
         return repr(session).encode(
             "utf-8", "replace"
         )  # compared within this request only, never kept or shown
-
-
-def route_of(scope: MutableMapping[str, Any]) -> str | None:
-    """The route's template (http.route), where the framework leaves it in the scope."""
-    route = scope.get("route")
-    for name in ("path_format", "path"):
-        template = getattr(route, name, None)
-        if isinstance(template, str) and template:
-            return template
-    template = scope.get("path_template")
-    return template if isinstance(template, str) and template else None

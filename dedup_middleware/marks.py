@@ -9,11 +9,12 @@ import functools
 import gc
 import re
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from .core.errors import ConfigurationError
 from .core.rules import Rule
+from .routes import routes_of, walk
 
 F = TypeVar("F", bound=Callable[..., Any])
 MarkedRules = dict[tuple[str, tuple[str, ...]], Rule]
@@ -60,16 +61,17 @@ def read(app: Any) -> MarkedRules:
         ConfigurationError: for a mark whose fields do not fit its route, and for marks that nothing can read.
     """
     rules: MarkedRules = {}
-    routes = _routes_of(app)
-    for path, route_methods, endpoint in _walk(routes or (), ""):
+    routes = routes_of(app)
+    for path, route in walk(routes or ()):
+        endpoint = route.endpoint
         while isinstance(endpoint, functools.partial):
-            endpoint = endpoint.func  # noqa: PLW2901 - what Starlette calls in the end
+            endpoint = endpoint.func  # what Starlette calls in the end
         fields = getattr(endpoint, _ATTRIBUTE, None)
         if not isinstance(fields, dict):
             continue
         _was_read(fields)
         given = fields.get("methods")
-        methods = tuple(given) if given is not None else route_methods
+        methods = tuple(given) if given is not None else tuple(sorted(getattr(route, "methods", None) or ()))
         place = f"deduplicate on {_name(endpoint)} ({path})"
         try:
             rule = Rule(path, **{**fields, **({"methods": methods} if methods else {})})
@@ -113,35 +115,6 @@ def _is_routed(endpoint: Any) -> bool:
         if found is endpoint:
             return True
     return False
-
-
-def _routes_of(app: Any) -> Sequence[Any] | None:
-    """The routes of an app or of what it wraps, or None."""
-    for _ in range(50):
-        routes = getattr(app, "routes", None)
-        if isinstance(routes, Sequence) and not isinstance(routes, (str, bytes)):
-            return routes
-        app = getattr(app, "app", None)
-        if app is None:
-            return None
-    return None
-
-
-def _walk(routes: Sequence[Any], prefix: str) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    for route in routes:
-        path = getattr(route, "path", None)
-        endpoint = getattr(route, "endpoint", None)
-        inner = getattr(route, "routes", None)
-        included = getattr(
-            route, "original_router", None
-        )  # FastAPI's include_router, since it copies no routes
-        if included is not None:
-            path, inner = getattr(route.include_context, "prefix", ""), included.routes
-        if endpoint is not None and isinstance(path, str):
-            methods = getattr(route, "methods", None) or ()
-            yield prefix + path, tuple(sorted(methods)), endpoint
-        elif inner and isinstance(inner, Sequence):
-            yield from _walk(inner, prefix + (path if isinstance(path, str) else ""))
 
 
 def _name(endpoint: Any) -> str:

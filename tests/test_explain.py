@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, ForwardFailed, Rule
+from dedup_middleware.core import masks
 
 from .kit import Call, GatedApp, SteppedApp, call, get, make_scope, settle
 
@@ -317,3 +318,20 @@ def test_a_secret_never_stands_in_a_configuration_error() -> None:
             make()
         assert SECRET not in str(raised.value)
         assert SECRET not in repr(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/cb?next=/x&page=2", "/cb?next=/x&page=2"),
+        ("/cb?token=S", "/cb?token=***"),
+        ("/cb?next=%2Fcb%3Ftoken%3DS", "/cb?next=***"),
+        ("/cb?next=/a?token=S", "/cb?next=***"),
+        ("/cb#access_token=S&state=1", "/cb#access_token=***&state=1"),
+        ("/cb;jsessionid=S", "/cb;jsessionid=***"),
+        ("https://ann:S@a.test/x?y=1", "https://***@a.test/x?y=1"),
+        ("", ""),
+    ],
+)
+def test_a_reference_is_shown_without_its_secrets(text: str, shown: str) -> None:
+    assert masks.reference(text) == shown

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from dedup_middleware import ANONYMOUS, Rule
@@ -707,3 +707,195 @@ def test_the_reload_grammar_is_exact() -> None:
     assert not any(
         RELOAD.fullmatch(value) for value in (b"no-store", b"no-cache\n", b"max-age=00", b"no-cache=x", b"")
     )
+
+
+# -- any two requests, any bytes -------------------------------------------------------------------------------------
+
+few = st.binary(max_size=3) | st.sampled_from(
+    [b"a", b"a=1", b"=", b"&", b";", b"\x00", b": ", b"\r\n", b'"', b"{}"]
+)
+letters = st.text("ab=&;:/,", max_size=3)
+lines_of_fields = st.lists(
+    st.tuples(
+        st.sampled_from([b"x-a", b"x-b", b"accept", b"cookie", b"authorization", b"x-a\nx-b", b""]), few
+    ),
+    max_size=3,
+)
+any_request = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["GET", "QUERY"]), "path": letters.map("/".__add__), "query_string": few,
+        "headers": lines_of_fields, "body": few,
+    },
+    optional={
+        "scheme": st.sampled_from(["http", "https", ""]), "root_path": letters, "raw_path": few | st.none(),
+        "http_version": st.sampled_from(["1.1", "2", ""]), "client": st.sampled_from(["a", "b", ""]),
+        "server": st.sampled_from([("a", 1), ("a", 11), ("a1", 1), None]),
+        "user": letters | st.integers(0, 2), "tenant": plain_data, "other": plain_data,
+        "state": st.dictionaries(letters, plain_data, max_size=2),
+        "session": st.dictionaries(letters, plain_data, max_size=2),
+    },
+)  # fmt: skip
+
+
+def equivalent(request: Request) -> str:
+    """A text that two requests share only where the default rule's law calls them one."""
+    scope, body = make(request)
+    told = {name: scope.get(name) for name in sorted(scope) if name not in ("asgi", "client", "body")}
+    told["headers"] = [(name.lower(), value) for name, value in scope["headers"]]
+    told["client"] = scope["client"][0]
+    for name in ("state", "session"):
+        told[name] = _ordered(scope.get(name) or None)
+    for name in ("tenant", "other"):
+        told[name] = _ordered(scope[name]) if name in scope else object
+    told["body"] = body if scope["method"] == "QUERY" else b""
+    return repr(sorted(told.items()))
+
+
+def mutated(draw: st.DrawFn, request: Request) -> Request:
+    """Another request, or the same with one part anew."""
+    other: Request = draw(any_request)
+    if draw(st.booleans()):
+        return other
+    name = draw(st.sampled_from(sorted(other)))
+    return {**request, name: other[name]}
+
+
+@st.composite
+def two_requests(draw: st.DrawFn) -> tuple[Request, Request]:
+    one: Request = draw(any_request)
+    return one, mutated(draw, one)
+
+
+@examples(200)
+@given(two_requests())
+def test_keys_are_equal_only_for_equivalent_requests(both: tuple[Request, Request]) -> None:
+    one, other = both
+    fingerprints = reader(Rule())
+    first, second = key_of(fingerprints, *make(one)), key_of(fingerprints, *make(other))
+    if isinstance(first, bytes) and isinstance(second, bytes):
+        assert (first == second) == (equivalent(one) == equivalent(other))
+
+
+def pieces(scope: Request, body: bytes) -> list[bytes]:
+    """Every text of a request in which a byte can stand, in one row."""
+    row = [scope[name].encode() for name in ("method", "scheme", "http_version", "root_path", "path")]
+    row += [
+        scope["raw_path"],
+        scope["query_string"],
+        scope["client"][0].encode(),
+        scope["server"][0].encode(),
+    ]
+    row += [scope["user"].encode(), scope["tenant"].encode(), body]
+    for name, value in scope["headers"]:
+        row += [name, value]
+    return row
+
+
+def rebuilt(row: list[bytes]) -> tuple[Request, bytes]:
+    """The request of such a row."""
+    texts = [piece.decode("latin-1") for piece in row[:5]]
+    scope = dict(zip(("method", "scheme", "http_version", "root_path", "path"), texts, strict=True))
+    more: Request = {
+        **scope,
+        "raw_path": row[5],
+        "query_string": row[6],
+        "client": (row[7].decode("latin-1"), 1),
+        "server": (row[8].decode("latin-1"), 80),
+        "user": row[9].decode("latin-1"),
+        "tenant": row[10].decode("latin-1"),
+        "headers": list(zip(row[12::2], row[13::2], strict=True)),
+    }
+    return {**make_scope(), **more}, row[11]
+
+
+rows = st.lists(st.binary(min_size=1, max_size=3), min_size=16, max_size=18)
+
+
+@examples(300)
+@given(rows, st.data())
+def test_no_byte_moves_from_any_part_to_any_other(row: list[bytes], data: st.DataObject) -> None:
+    """Between neighbours and across: method, target, peers, user, body, names and values."""
+    row = [bytes(byte & 0x7F for byte in piece) for piece in row[: len(row) // 2 * 2]]
+    row[0] = b"QUERY"
+    scope, body = rebuilt(row)
+    assert pieces(scope, body) == row
+    one, other = data.draw(st.permutations(range(1, len(row))))[:2]
+    count = data.draw(st.integers(1, len(row[one])))
+    moved = list(row)
+    moved[one], taken = moved[one][:-count], moved[one][-count:]
+    moved[other] = moved[other] + taken if data.draw(st.booleans()) else taken + moved[other]
+    fingerprints = reader(Rule())
+    first, second = key_of(fingerprints, *rebuilt(row)), key_of(fingerprints, *rebuilt(moved))
+    assert first != second or isinstance(first, str)
+
+
+@examples(150)
+@given(
+    st.lists(st.tuples(st.sampled_from([b"x-a", b"cookie", b"authorization"]), few), min_size=1, max_size=3),
+    st.data(),
+)
+def test_no_line_of_a_field_is_cut_or_joined(headers: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    fingerprints = reader(Rule())
+    place = data.draw(st.integers(0, len(headers) - 1))
+    name, value = headers[place]
+    cut = data.draw(st.integers(0, len(value)))
+    for glue in (b"", b",", b", ", b"; ", b"\n"):
+        joined = (name, value[:cut] + glue + value[cut:])
+        parted = [(name, value[:cut]), (name, value[cut:])]
+        keys = [
+            key_of(fingerprints, make_scope(headers=[*headers[:place], *lines, *headers[place + 1 :]]))
+            for lines in ([joined], parted)
+        ]
+        assert keys[0] != keys[1] or isinstance(keys[0], str)
+
+
+# -- idempotence -----------------------------------------------------------------------------------------------------
+
+
+@examples(60)
+@given(rules(), requests())
+def test_the_sight_of_a_sight_is_itself(rule: Rule, request: Request) -> None:
+    """Nothing is left out by halves: what the app sees shows it all, and has one key ever after."""
+    fingerprints = reader(rule, [LIFESPAN])
+    scope, body = make(request)
+    if isinstance(key_of(fingerprints, scope, body), bytes):
+        seen = visible(fingerprints.reading, scope)
+        again = visible(fingerprints.reading, seen)
+        assert repr(sorted(again.items(), key=str)) == repr(sorted(seen.items(), key=str))
+        key = key_of(fingerprints, seen, body)
+        assert isinstance(key, bytes)
+        assert key_of(fingerprints, again, body) == key
+
+
+@quick
+@given(json_values, st.lists(st.sampled_from(["a", "b*", "*", "token"]), max_size=2), st.data())
+def test_a_canonical_body_stays_itself(value: Any, left_out: list[str], data: st.DataObject) -> None:
+    """Written down canonically and read again, with or without its ignored members, a body is the same one."""
+    body = json.dumps(shuffled(value, data.draw)).encode()
+    form = canonical(body, tuple(left_out))
+    assert form is not None
+    kept = value
+    if isinstance(value, dict):
+        kept = {name: item for name, item in value.items() if not ignored(name, left_out) or is_secret(name)}
+    once = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert canonical(once, tuple(left_out)) == canonical(once) == form
+
+
+# -- the properties themselves ---------------------------------------------------------------------------------------
+
+
+def joined(data: Any) -> bytes:
+    """A broken encoding: parts side by side, without their lengths and types."""
+    if isinstance(data, dict):
+        data = [part for pair in sorted(data.items()) for part in pair]
+    if isinstance(data, (list, tuple)):
+        return b"".join(map(joined, data))
+    return data if isinstance(data, bytes) else b"" if data is None else str(data).encode("utf-8", "replace")
+
+
+def test_parts_that_are_only_joined_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dedup_middleware.core.canonical.encode", joined)
+    inner = test_no_byte_moves_from_any_part_to_any_other.hypothesis.inner_test  # type: ignore[attr-defined]
+    unshrunk = settings(examples(300), phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        unshrunk(given(rows, st.data())(inner))()

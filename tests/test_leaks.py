@@ -1,61 +1,58 @@
 """Leaks: no two requests that differ ever share an answer, and what is one caller's stays with that caller.
 
-Each pair is tried twice: at once, where both must run the app, and one after the other where answers are stored.
+One suite over every way in which requests differ, every response that is somebody's own, every shape of a rule and
+every store; at once, where each must run the app, and one after the other, where answers are stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from dedup_middleware import Dedup, DedupMiddleware, Rule
-from dedup_middleware.core.names import ADDRESS_FIELDS
+from dedup_middleware import DedupMiddleware, Rule
 
-from .kit import Call, GatedApp, Message, call, get, make_scope, settle, until
+from .kit import Call, GatedApp, Message, call, chunk, get, head, make_scope, settle, until
+from .leak_kit import (
+    EVERY_FIELD,
+    FORM,
+    JSON,
+    SHAPES,
+    STORES,
+    Bench,
+    Make,
+    Mirror,
+    Pair,
+    Pairs,
+    Request,
+    Scopes,
+    User,
+    certificate,
+    reflection,
+    rule_of,
+    with_body,
+    with_headers,
+)
 
-Make = Callable[..., Dedup]
-Request = dict[str, Any]
-JSON = (b"content-type", b"application/json")
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER_TRACE = b"00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-00"
-
-
-class User:
-    """What an authentication layer puts into the scope."""
-
-    def __init__(self, identity: object) -> None:
-        self.identity = identity
-        self.is_authenticated = True
-
-
-class Scopes:
-    def __init__(self, *scopes: str) -> None:
-        self.scopes = list(scopes)
-
-
-def with_headers(*pairs: tuple[bytes, bytes], **more: Any) -> Request:
-    return {"headers": pairs, **more}
-
-
-def with_body(body: bytes, *pairs: tuple[bytes, bytes]) -> Request:
-    return {"method": "QUERY", "body": body, "headers": pairs}
-
-
-def certificate(**fields: Any) -> Request:
-    return {"extensions": {"tls": fields}}
+every_store = pytest.mark.parametrize("store", STORES)
+every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 def tell_apart(one: Call, other: Call) -> None:
     assert (one.body, other.body) == (b"run 1", b"run 2"), "an answer in the wrong hands"
 
 
-async def one_runs_for_both(make_dedup: Make, first: Request, second: Request, **rule: Any) -> bool:
+async def one_runs_for_both(
+    make_dedup: Make, first: Request, second: Request, store: str = STORES[0], **rule: Any
+) -> bool:
     """Whether one run answers both when they come at once; otherwise each has its own run's answer."""
     bare = GatedApp()
-    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(**rule)))
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(**rule), store=store))
     one = call(app, **first)
     await until(lambda: bare.runs == 1)
     other = call(app, **second)
@@ -70,10 +67,12 @@ async def one_runs_for_both(make_dedup: Make, first: Request, second: Request, *
     return False
 
 
-async def one_is_stored_for_both(make_dedup: Make, first: Request, second: Request, **rule: Any) -> bool:
+async def one_is_stored_for_both(
+    make_dedup: Make, first: Request, second: Request, store: str = STORES[0], **rule: Any
+) -> bool:
     """Whether a stored answer to the first is given to the second."""
     bare = GatedApp(opened=True)
-    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(**{"ttl": 60, **rule})))
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(**{"ttl": 60, **rule}), store=store))
     one = await get(app, **first)
     other = await get(app, **second)
     assert one.body == b"run 1"
@@ -87,23 +86,10 @@ async def one_is_stored_for_both(make_dedup: Make, first: Request, second: Reque
 
 # -- every way in which two requests can differ ----------------------------------------------------------------------
 
-FIELDS = (
-    b"accept accept-charset accept-encoding accept-language user-agent referer origin dnt te expect save-data prefer "
-    b"from forwarded-host range if-range baggage x-unknown x-requested-with x-forwarded-host x-forwarded-proto "
-    b"x-forwarded-port x-forwarded-prefix x-original-url x-rewrite-url x-http-method-override x-original-host rsc "
-    b"next-router-state-tree next-router-prefetch x-middleware-subrequest hx-request x-inertia turbo-frame "
-    b"sec-fetch-site sec-ch-ua sec-gpc idempotency-key content-language content-digest x-country max-forwards "
-    b"cf-ipcountry accept-version x-api-version x-env device-memory viewport-width x-debug x-preview"
-).split()
-CARRIERS = (
-    b"authorization proxy-authorization cookie x-api-key x-access-token x-auth-token x-csrf-token remote-user "
-    b"x-remote-user x-forwarded-user x-forwarded-email x-amzn-oidc-data x-goog-iap-jwt-assertion x-ms-client-principal "
-    b"cf-access-jwt-assertion x-forwarded-client-cert client-cert x-tenant x_account_id x-org dpop x-impersonate "
-    b"x-user-roles x-session sec-token-binding x-spiffe-id tailscale-user-login"
-).split()
+TWO_PARTS = b'--b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n1\r\n--b--\r\n'
+UPLOAD = (b"content-type", b"multipart/form-data; boundary=b")
 
-
-DIFFERENCES: dict[str, tuple[Request, Request]] = {
+DIFFERENCES: dict[str, Pair] = {
     "a field: empty or not there": (with_headers((b"x-a", b"")), {}),
     "a field: one line or two": (
         with_headers((b"x-a", b"1, 2")),
@@ -221,6 +207,55 @@ DIFFERENCES: dict[str, tuple[Request, Request]] = {
         with_body(b"{}", (b"content-type", b"application/json; charset=utf-8")),
     ),
     "content-encoding": (with_body(b"{}", JSON), with_body(b"{}", JSON, (b"content-encoding", b"gzip"))),
+    "content-type: there or not": (with_body(b"{}", JSON), with_body(b"{}")),
+    "content-type: its case": (
+        with_body(b"{}", JSON),
+        with_body(b"{}", (b"content-type", b"Application/JSON")),
+    ),
+    "content-type: a kind of JSON": (
+        with_body(b"{}", JSON),
+        with_body(b"{}", (b"content-type", b"application/vnd.api+json")),
+    ),
+    "content-type: a form or JSON": (with_body(b"a=1", FORM), with_body(b"a=1", JSON)),
+    "content-type: a form's charset": (
+        with_body(b"a=1", FORM),
+        with_body(b"a=1", (b"content-type", FORM[1] + b"; charset=latin-1")),
+    ),
+    "content-encoding: gzip or br": (
+        with_body(b"x", JSON, (b"content-encoding", b"gzip")),
+        with_body(b"x", JSON, (b"content-encoding", b"br")),
+    ),
+    "content-encoding: identity or not there": (
+        with_body(b"{}", JSON, (b"content-encoding", b"identity")),
+        with_body(b"{}", JSON),
+    ),
+    "content-encoding: two or one": (
+        with_body(b"x", (b"content-encoding", b"gzip, gzip")),
+        with_body(b"x", (b"content-encoding", b"gzip")),
+    ),
+    "form: the order of its fields": (with_body(b"a=1&b=2", FORM), with_body(b"b=2&a=1", FORM)),
+    "form: plus or %20": (with_body(b"a=b+c", FORM), with_body(b"a=b%20c", FORM)),
+    "form: an encoded letter": (with_body(b"a=b", FORM), with_body(b"a=%62", FORM)),
+    "form: a separator": (with_body(b"a=1&b=2", FORM), with_body(b"a=1;b=2", FORM)),
+    "form: an equals sign": (with_body(b"a=", FORM), with_body(b"a", FORM)),
+    "form: a secret in it": (with_body(b"password=a", FORM), with_body(b"password=b", FORM)),
+    "multipart: the boundary": (
+        with_body(TWO_PARTS % b"a", UPLOAD),
+        with_body((TWO_PARTS % b"a").replace(b"--b", b"--c"), (b"content-type", UPLOAD[1][:-1] + b"c")),
+    ),
+    "multipart: the boundary's name alone": (
+        with_body(TWO_PARTS % b"a", UPLOAD),
+        with_body(TWO_PARTS % b"a", (b"content-type", UPLOAD[1][:-1] + b"c")),
+    ),
+    "multipart: a field's name": (with_body(TWO_PARTS % b"a", UPLOAD), with_body(TWO_PARTS % b"b", UPLOAD)),
+    "multipart: line ends": (
+        with_body(TWO_PARTS % b"a", UPLOAD),
+        with_body((TWO_PARTS % b"a").replace(b"\r\n", b"\n"), UPLOAD),
+    ),
+    "body: moved into the query": (
+        with_body(b"b=1", FORM, target="/?a=1"),
+        with_body(b"", FORM, target="/?a=1&b=1"),
+    ),
     "content-type of a GET": (with_headers(JSON), with_headers((b"content-type", b"text/plain"))),
     "state: a value": ({"state": {"a": 1}}, {"state": {"a": 2}}),
     "state: a name": ({"state": {"a": 1}}, {"state": {"b": 1}}),
@@ -264,7 +299,7 @@ DIFFERENCES: dict[str, tuple[Request, Request]] = {
     ),
     "tls: its version": (certificate(tls_version=0x0303), certificate(tls_version=0x0304)),
 }
-ONLY_AT_ONCE: dict[str, tuple[Request, Request]] = {
+ONLY_AT_ONCE: dict[str, Pair] = {
     # Where answers are stored, we answer validators ourselves and a reload does not punch through.
     "if-none-match": (with_headers((b"if-none-match", b'"a"')), with_headers((b"if-none-match", b'"b"'))),
     "if-none-match: there or not": (with_headers((b"if-none-match", b'"a"')), {}),
@@ -307,28 +342,121 @@ UNCERTAIN: dict[str, Request] = {
 
 
 @pytest.mark.parametrize("name", [*DIFFERENCES, *ONLY_AT_ONCE])
-async def test_requests_that_differ_never_share_a_flight(make_dedup: Make, name: str) -> None:
+@every_store
+async def test_requests_that_differ_never_share_a_flight(make_dedup: Make, name: str, store: str) -> None:
     first, second = {**DIFFERENCES, **ONLY_AT_ONCE}[name]
-    assert not await one_runs_for_both(make_dedup, first, second)
-    assert not await one_runs_for_both(make_dedup, second, first)
+    assert not await one_runs_for_both(make_dedup, first, second, store)
+    assert not await one_runs_for_both(make_dedup, second, first, store)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-async def test_requests_that_differ_never_share_a_stored_response(make_dedup: Make, name: str) -> None:
-    first, second = DIFFERENCES[name]
-    assert not await one_is_stored_for_both(make_dedup, first, second)
-    assert not await one_is_stored_for_both(make_dedup, second, first)
-
-
-@pytest.mark.parametrize("name", [*FIELDS, *CARRIERS, *sorted(ADDRESS_FIELDS)])
-async def test_requests_that_differ_in_any_one_field_never_share_an_answer(
-    make_dedup: Make, name: bytes
+@every_store
+async def test_requests_that_differ_never_share_a_stored_response(
+    make_dedup: Make, name: str, store: str
 ) -> None:
-    """Squid CVE-2016-10003, apollo-link #920."""
-    one = with_headers((name, b"a=1"))
-    for other in (with_headers((name, b"a=2")), {}, with_headers((name, b""))):
-        assert not await one_runs_for_both(make_dedup, one, other)
-        assert not await one_is_stored_for_both(make_dedup, other, one)
+    first, second = DIFFERENCES[name]
+    assert not await one_is_stored_for_both(make_dedup, first, second, store)
+    assert not await one_is_stored_for_both(make_dedup, second, first, store)
+
+
+FIELD_PAIRS: dict[str, Pair] = {
+    name.decode(): (with_headers((name, b"a=1")), with_headers((name, b"a=2"))) for name in EVERY_FIELD
+}
+"""Squid CVE-2016-10003, apollo-link #920: any one field."""
+THERE_OR_NOT: dict[str, Pair] = {
+    **{f"{name.decode()}: there or not": (with_headers((name, b"a=1")), {}) for name in EVERY_FIELD},
+    **{f"{name.decode()}: empty": ({}, with_headers((name, b""))) for name in EVERY_FIELD},
+}
+
+
+OPENED = {"ignore": {"query: what tells a campaign"}}
+"""What a shape's oath opens, and nothing more."""
+
+
+@every_shape
+@every_store
+async def test_under_every_rule_each_gets_what_it_would_get_alone(
+    make_dedup: Make, shape: str, store: str
+) -> None:
+    """Law 3: were anything visible that the key does not hold, the mirror would give it to somebody else."""
+    bench = Bench(make_dedup, rule_of(SHAPES[shape]), {**DIFFERENCES, **FIELD_PAIRS}, store=store)
+    assert await bench.wronged(victims=[1]) == OPENED.get(shape, set())
+    assert bench.missed == set()
+
+
+@every_store
+async def test_a_field_that_is_there_is_never_taken_for_none(make_dedup: Make, store: str) -> None:
+    """RFC 9111 s.4.1: a missing field matches only a missing field."""
+    bench = Bench(make_dedup, rule_of(SHAPES["shared, origin"]), THERE_OR_NOT, store=store)
+    assert await bench.wronged(victims=[1]) == set()
+    assert bench.missed == set()
+
+
+async def test_the_mirror_sees_every_difference(make_dedup: Make) -> None:
+    """Or the tests above would show nothing."""
+    bench = Bench(make_dedup, rule_of(SHAPES["nothing said"]), {**DIFFERENCES, **FIELD_PAIRS, **THERE_OR_NOT})
+    one, other = await bench.alone(0), await bench.alone(1)
+    assert {name for name in one if one[name] == other[name]} == set()
+
+
+@every_store
+async def test_switched_off_each_gets_the_bare_apps_own_answer(make_dedup: Make, store: str) -> None:
+    dedup = make_dedup(rule_of({}), store=store, enabled=False)
+    mirror = Mirror()
+    app = DedupMiddleware(mirror, dedup=dedup)
+    pairs = {**DIFFERENCES, **ONLY_AT_ONCE, **FIELD_PAIRS}
+    calls = [call(app, **request) for pair in pairs.values() for request in (*pair, pair[0])]
+    await settle()
+    mirror.gate.set()
+    for one in calls:
+        await one.done()
+        assert one.header(b"cache-status") is None
+    assert mirror.runs == len(calls)
+    assert [seen is one.scope for seen, one in zip(mirror.scopes, calls, strict=True)] == [True] * len(calls)
+    assert dedup.store.responses == 0
+
+
+# -- bodies, byte by byte --------------------------------------------------------------------------------------------
+
+BODIES: dict[str, tuple[tuple[bytes, bytes], bytes]] = {
+    "JSON": (JSON, b'{"a":[1,"x"],"token":"t"}'),
+    "a form": (FORM, b"a=1&b=%20x&password=p"),
+    "multipart": (UPLOAD, TWO_PARTS % b"file"),
+    "text": ((b"content-type", b"text/plain"), b"one\r\ntwo\r\n"),
+    "no type": ((b"x-a", b"1"), b"SELECT 1"),
+}
+
+
+def slips(body: bytes) -> Iterator[bytes]:
+    """Every body that differs by one byte: another one, one less, one more, two that changed places."""
+    for place in range(len(body) + 1):
+        yield body[:place] + b"#" + body[place:]
+    for place, byte in enumerate(body):
+        yield body[:place] + bytes([byte ^ 1]) + body[place + 1 :]
+        yield body[:place] + body[place + 1 :]
+        yield body[:place] + body[place : place + 2][::-1] + body[place + 2 :]
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("shape", ["nothing said", "shared, vary []", "shared, origin", "ignore"])
+@every_store
+async def test_bodies_that_differ_in_one_byte_never_share(
+    make_dedup: Make, name: str, shape: str, store: str
+) -> None:
+    field, body = BODIES[name]
+    bodies = list(dict.fromkeys([body, *slips(body)]))
+    mirror = Mirror()
+    app = DedupMiddleware(mirror, dedup=make_dedup(rule_of(SHAPES[shape]), store=store))
+    calls = [call(app, method="QUERY", headers=[field], body=each) for each in bodies]
+    await settle()
+    mirror.gate.set()
+    for each, one in zip(bodies, calls, strict=True):
+        assert (await one.done()).body == reflection(mirror.scopes[0], each)
+    assert mirror.runs == len(bodies)
+    for each in bodies:
+        one = await get(app, method="QUERY", headers=[field], body=each)
+        assert one.body == reflection(mirror.scopes[0], each)
+    assert mirror.runs == len(bodies), "each was stored"
 
 
 @pytest.mark.parametrize("name", UNCERTAIN)
@@ -499,7 +627,6 @@ async def test_what_is_no_plain_reload_is_never_left_out(make_dedup: Make, value
 
 # -- responses that are one caller's ---------------------------------------------------------------------------------
 
-Pairs = list[tuple[bytes, bytes]]
 PERSONAL: dict[str, tuple[int, Pairs]] = {
     "Set-Cookie": (200, [(b"set-cookie", b"sid=1")]),
     "Set-Cookie in another case": (200, [(b"Set-Cookie", b"sid=1")]),
@@ -545,6 +672,7 @@ PERSONAL: dict[str, tuple[int, Pairs]] = {
 NEVER_STORED: dict[str, tuple[int, Pairs]] = {
     **PERSONAL,
     "206": (206, [(b"content-range", b"bytes 0-1/10")]),
+    "an interim status as the head": (103, [(b"link", b"</a.css>; rel=preload")]),
     "302": (302, [(b"location", b"/")]),
     "304": (304, []),
     "404": (404, []),
@@ -587,10 +715,41 @@ async def three_at_once(make_dedup: Make, status: int, headers: Pairs, **rule: A
     return {one.body for one in calls}
 
 
+NARROW = ["nothing said", "vary []", "credentials, vary []", "shared, vary []", "shared, origin"]
+"""From the widest rule to the narrowest."""
+
+
 @pytest.mark.parametrize("name", PERSONAL)
-@pytest.mark.parametrize("ttl", [0, 60])
-async def test_a_personal_response_never_reaches_a_follower(make_dedup: Make, name: str, ttl: int) -> None:
-    assert await three_at_once(make_dedup, *PERSONAL[name], ttl=ttl) == {b"run 1", b"run 2", b"run 3"}
+@every_store
+async def test_a_personal_response_never_reaches_another(make_dedup: Make, name: str, store: str) -> None:
+    status, headers = PERSONAL[name]
+    for shape, ttl in itertools.product(NARROW, (0, 60)):
+        bare = GatedApp(answering(status, headers))
+        dedup = make_dedup(rule_of(SHAPES[shape], ttl=ttl, negative_ttl=ttl), store=store)
+        app = DedupMiddleware(bare, dedup=dedup)
+        calls = [call(app) for _ in range(3)]
+        await settle()
+        assert bare.runs == 1
+        bare.gate.set()
+        answers = [await one.done() for one in calls] + [await get(app) for _ in range(2)]
+        assert sorted(one.body for one in answers) == [b"run %d" % run for run in range(1, 6)], (shape, ttl)
+        assert all(pair in one.headers for one in answers for pair in headers), "its own, whole"
+        assert dedup.store.responses == 0
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+async def test_switched_off_every_response_is_the_bare_apps_own(make_dedup: Make, name: str) -> None:
+    status, headers = PERSONAL[name]
+    bare = GatedApp(answering(status, headers))
+    dedup = make_dedup(rule_of(SHAPES["shared, vary []"]), enabled=False)
+    app = DedupMiddleware(bare, dedup=dedup)
+    calls = [call(app) for _ in range(3)]
+    await settle()
+    assert bare.runs == 3
+    bare.gate.set()
+    for run, one in enumerate(calls, 1):
+        await one.done()
+        assert one.messages == [head(status, headers), chunk(b"run %d" % run, more=False)]
 
 
 @pytest.mark.parametrize("name", NEVER_WITHOUT_TTL)
@@ -603,12 +762,14 @@ async def test_a_response_that_must_be_asked_for_each_time_never_reaches_a_follo
 
 
 @pytest.mark.parametrize("name", NEVER_STORED)
-async def test_a_response_that_must_not_be_stored_never_is(make_dedup: Make, name: str) -> None:
-    bare = GatedApp(answering(*NEVER_STORED[name]), opened=True)
-    dedup = make_dedup(default=Rule(ttl=60))
-    app = DedupMiddleware(bare, dedup=dedup)
-    assert [(await get(app)).body for _ in range(3)] == [b"run 1", b"run 2", b"run 3"]
-    assert dedup.store.responses == 0
+@every_store
+async def test_a_response_that_must_not_be_stored_never_is(make_dedup: Make, name: str, store: str) -> None:
+    for shape in NARROW:
+        bare = GatedApp(answering(*NEVER_STORED[name]), opened=True)
+        dedup = make_dedup(rule_of(SHAPES[shape]), store=store)
+        app = DedupMiddleware(bare, dedup=dedup)
+        assert [(await get(app)).body for _ in range(3)] == [b"run 1", b"run 2", b"run 3"], shape
+        assert dedup.store.responses == 0
 
 
 @pytest.mark.parametrize("identity", ["shared", "credentials"])
@@ -671,6 +832,19 @@ async def test_a_change_deep_in_the_session_is_seen(make_dedup: Make) -> None:
 
 
 # -- Vary ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["vary []", "shared, vary []"])
+@every_store
+async def test_whatever_field_a_response_varies_on_tells_its_callers_apart(
+    make_dedup: Make, shape: str, store: str
+) -> None:
+    """Hono CVE-2026-44457. A rule that hides the field shows it to the app again: its own value, to each."""
+    bench = Bench(make_dedup, rule_of(SHAPES[shape]), FIELD_PAIRS, store=store, tells=True)
+    assert await bench.wronged() == set()
+    assert bench.missed == set()
+    for which, value in enumerate((b"'a=1'", b"'a=2'")):
+        assert {name for name, (_, body) in (await bench.alone(which)).items() if value not in body} == set()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ FLOORS = {
     "marks": 1,
     "nesting": 1,
     "records": 1,
+    "routes": 1,
     "stats": 1,
     "stores": 1,
     "telemetry": 1,

@@ -74,7 +74,7 @@ def test_whatever_was_read_before_a_key_is_what_a_first_reading_says(rule: Rule)
     seen: Memo[bytes, bytes] = Memo(4096)
     place = RULES.index(rule)
 
-    @examples(300)
+    @examples(100)
     @given(st.lists(st.tuples(REQUESTS, st.sampled_from([None, b"body", b"other"])), min_size=2, max_size=6))
     def check(requests: list[tuple[dict[str, Any], bytes | None]]) -> None:
         known = Fingerprinter(rule, place, HASH, (), 0, seen)

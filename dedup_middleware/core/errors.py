@@ -5,15 +5,14 @@ Law: every error of the package is defined here, and each one's text can be read
 
 from __future__ import annotations
 
-from .names import is_secret
+from . import masks
 
 
 class ConfigurationError(ValueError):
     """A setting that can't be: raised by constructors, naming the place, the value and what is allowed."""
 
     def __init__(self, place: str, value: object, allowed: str) -> None:
-        if is_secret(place.rpartition(".")[2]):
-            value = "***"
+        value = masks.setting(place, value)
         super().__init__(place, value, allowed)
         self.place = place
         self.value = value

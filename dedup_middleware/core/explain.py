@@ -10,10 +10,10 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from . import canonical
+from . import canonical, masks
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
-from .names import is_credential, is_secret
+from .names import is_credential
 from .sight import fate, visible
 from .surroundings import SPECIAL, Part
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .http import Headers
     from .reading import Reading
 
-MASK: Final = "***"
 _WHY: Final = {
     Part.NOISE: "noise: says which request this is, not what it asks for",
     Part.VISIBLE: "left to the app: by the rule's ignore or identity function, as framing, or its lifespan's own",
@@ -114,7 +113,7 @@ def _parts(
             left_out[f"header:{text}"] = _WHY[what]
     for place, what in _outer(reading, scope):
         if what is Part.KEYED:
-            keyed[place] = MASK
+            keyed[place] = masks.MASK
         else:
             left_out[place] = _WHY[what]
     if part is not None:
@@ -125,7 +124,7 @@ def _parts(
     if plan.rule.identity not in ("separate", "credentials", "shared") and not isinstance(
         plan.rule.identity, tuple
     ):
-        keyed["identity"] = MASK
+        keyed["identity"] = masks.MASK
     return keyed, left_out
 
 
@@ -154,23 +153,13 @@ def _query(reading: Reading, query: bytes) -> tuple[str, list[str]]:
         if ";" not in pair and canonical.is_ignored(name, reading.ignored_query):
             ignored.append(name)
         else:
-            shown.append(_masked_pair(pair))
+            shown.append(masks.pair(pair))
     return "&".join(shown), ignored
 
 
-def _masked_pair(pair: str) -> str:
-    """One pair of a query; some parsers read several where there is a semicolon."""
-    name, equals, value = pair.partition("=")
-    secret = any(is_secret(unquote_plus(piece.partition("=")[0])) for piece in pair.split(";"))
-    return name + equals + (MASK if value and secret else value)
-
-
 def _masked(name: str, value: str) -> str:
-    """A field's value; a reference in it (Referer) shows no secrets of its query."""
-    if is_credential(name):
-        return MASK
-    reference, mark, query = value.partition("?")
-    return reference + mark + "&".join(map(_masked_pair, query.split("&")))
+    """A field's value; a reference in it (Referer) shows no secrets."""
+    return masks.MASK if is_credential(name) else masks.reference(value)
 
 
 def _shown(headers: Headers) -> list[tuple[str, str]]:

@@ -66,7 +66,10 @@ OVERRIDES: Final = frozenset(
     b"x-forwarded-host x-forwarded-proto x-forwarded-protocol x-forwarded-scheme x-forwarded-ssl x-forwarded-port "
     b"x-forwarded-prefix x-forwarded-path x-forwarded-server x-forwarded-uri x-original-host x-original-url "
     b"x-original-uri x-rewrite-url x-rewrite-uri x-http-method x-http-method-override x-method-override x-host "
-    b"x-http-host-override x-url-scheme x-script-name x-proxy-host front-end-https".split()
+    b"x-http-host-override x-host-override host-override x-url-scheme x-script-name x-proxy-host front-end-https "
+    b"x-original-path x-original-method x-forwarded-url x-forwarded-method x-forwarded-https x-override-url "
+    b"x-method x-scheme x-base-url x-real-host x-backend-host x-arr-ssl x-envoy-original-path "
+    b"x-envoy-original-host x-arr-original-host cloudfront-forwarded-proto x-request-uri".split()
 )
 """Fields by which an app may be told another host, scheme, path or method: keyed even under `vary="origin"`."""
 
@@ -106,7 +109,7 @@ ANALYTICS_HINT = re.compile(rb"_(?:g[ac]|gid|fbp|hj)")
 
 _SECRET = re.compile(
     r"(?:.*[-_.\[]|)(?:pass(?:word|wd|phrase|code)?|pwd|token|secret|api[-_]?key|auth|authorization|credentials?|"
-    r"session(?:[-_]?id)?|sid|jwt|otp|pin|signature|sig|private[-_]?key|access[-_]?key|client[-_]?secret|"
+    r"j?session(?:[-_]?id)?|phpsessid|sid|jwt|otp|pin|signature|sig|private[-_]?key|access[-_]?key|client[-_]?secret|"
     r"csrf|csrfmiddlewaretoken|xsrf|code[-_]?verifier|refresh|bearer|cvv|cvc|iban|ssn|card[-_]?number)"
     r"(?:s|[0-9]*)(?:[-_.\]].*|)",
     re.IGNORECASE | re.DOTALL,

@@ -22,7 +22,7 @@ _TARGET_KEYS: Final = frozenset(
     "type asgi http_version server client scheme method root_path path raw_path query_string headers "
     # What routers derive from the target, or set the same for every request of one app.
     "app router endpoint route path_params app_root_path route_root_path starlette.exception_handlers "
-    "starlette.opentelemetry fastapi_inner_astack fastapi_function_astack fastapi_middleware_astack "
+    "starlette.opentelemetry fastapi fastapi_inner_astack fastapi_function_astack fastapi_middleware_astack "
     "litestar_app route_handler path_template _ls_connection_state".split()
 )
 SPECIAL: Final = ("user", "auth", "session", "state", "extensions")

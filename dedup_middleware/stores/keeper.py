@@ -6,6 +6,7 @@ an empty store takes its place.
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Keeper:
 
     def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sweeper is None or self._sweeper[0].is_closed():
-            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop))
+            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop, context=Context()))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None

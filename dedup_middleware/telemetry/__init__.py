@@ -161,6 +161,10 @@ class Telemetry(Spans):
         }
         flights_log.warning("a shared %s failed with %s", what, error, extra=extra)
 
+    def listener_failed(self, error: Exception) -> None:
+        """A listener to events raised."""
+        self.warn("listener", "a listener to events failed with %s", type(error).__qualname__)
+
     def warn(self, kind: str, message: str, *args: object) -> None:
         """A warning about our own parts, at most once a minute a kind."""
         now = time.monotonic()
