@@ -158,6 +158,9 @@ class DedupMiddleware:
                 tally: Tally = plan.tally[reason]
                 tally.number += 1
                 tally.saved += stored.seconds
+                stored.hits += 1
+                if not stored.noted:
+                    dedup.note(plan.label, key, stored)
                 if now >= dedup.telemetry.quiet_until:
                     tell(dedup, plan, scope, stored, now, key, start["status"], reason)
             return

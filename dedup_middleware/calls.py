@@ -59,6 +59,9 @@ class Engine(Protocol):
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
         """Store, and see to it that what expires is freed; whether it was stored."""
 
+    def note(self, label: str, key: bytes, stored: Stored) -> None:
+        """A stored value has its first hit since hits were recorded."""
+
     def store_failed(self, operation: str, error: Exception) -> None:
         """The store raised: the work is done as if nothing was stored."""
 
@@ -143,6 +146,9 @@ class _Call:
             # A value without one of this call's tags would outlive their invalidation.
             if stored is not None and set(self.names) <= set(stored.names):
                 value = cast("StoredValue", stored)
+                value.hits += 1
+                if not value.noted:
+                    dedup.note(self.label, self.key, value)
                 seconds = (("saved", value.seconds), ("age", dedup.clock() - value.stored_at))
                 self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
                 return value.value
@@ -165,6 +171,7 @@ class _Call:
         )
         if flight is None:
             return await self.alone("too-many-flights")
+        flight.label = self.label
         telemetry, span = dedup.telemetry, None
         if self.tracer is not None:
             span = telemetry.start_request(self.tracer, "forwarded", self.label, "", self.started_ns)
@@ -214,6 +221,7 @@ class _Call:
                     names,
                     flight.generation,
                     now - flight.opened_at,
+                    label=self.label,
                     size=_size(value, names),
                 )
                 if flight.trace is not None:

@@ -22,11 +22,13 @@ from .core.decide import Consider, Plan, RuleBook, target_name
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
+from .core.http import Stored, StoredResponse
 from .core.memo import Memo
 from .core.rules import Rule
 from .events import Event, Events, Listener, ResponseInvalidated, Subscription, tags_in
 from .flight import GRACE, Limits
 from .flights import FlightTable
+from .inventory import Held, UnderWay, held, under_way
 from .routes import Templates
 from .stats import Stats, make_stats
 from .stores.keeper import Keeper
@@ -36,7 +38,7 @@ from .telemetry import Gauges, MeterProvider, Telemetry, TracerProvider
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from .core.http import Scope, Stored
+    from .core.http import Scope
     from .core.status import Reason
     from .stores import Store
 
@@ -100,6 +102,8 @@ class Dedup:
         )
         self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
         self.templates = Templates()
+        self.recording = False
+        self._hit_lately: list[tuple[str, bytes, Stored]] = []
         self.events = Events(self.telemetry.listener_failed)
         self._apply(self._given)
         self.calls = Calls(self)
@@ -114,6 +118,7 @@ class Dedup:
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         self._editions += 1
+        self._switched_off: frozenset[str] = frozenset()
         self.book = RuleBook(rules, self._default, self._hash, self.own_states, self._editions)
         self._bounds = {
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
@@ -173,6 +178,30 @@ class Dedup:
                 # What was computed before the switch is served no more: changes went unseen in between.
                 self.clear()
             self.on = value
+
+    def switch(self, label: str, *, on: bool) -> None:
+        """Switch one rule off, so that its requests pass the middleware by, or on again; what it stored goes.
+
+        `label` is the rule's name, or what `stats().rules` calls it.
+
+        Raises:
+            ConfigurationError: for a rule that there is none of, and one that is off by its own `mode`.
+        """
+        with self.lock:
+            rules = dict(zip(self.book.labels, self.book.rules, strict=True))
+            if label not in rules:
+                raise ConfigurationError("Dedup.switch", label, f"one of {', '.join(rules)}")
+            if label not in self._switched_off and rules[label].mode == "off":
+                raise ConfigurationError("Dedup.switch", label, 'a rule whose own mode is not "off"')
+            self._switched_off = self._switched_off - {label} if on else self._switched_off | {label}
+            self.book.switch(self._switched_off)
+            self.plans.clear()
+            self.invalidate_rule(label)
+
+    @property
+    def switched_off(self) -> frozenset[str]:
+        """The rules that `switch` has switched off."""
+        return self._switched_off
 
     # -- what code may ask --------------------------------------------------------------------------------------
 
@@ -238,6 +267,38 @@ class Dedup:
             TypeError: for a listener that can't be called, or a kind that is no event.
         """
         return self.events.subscribe(listener, kinds)
+
+    def invalidate_rule(self, label: str) -> int:
+        """Drop what one rule stored, and close its flights; how many responses there were."""
+        with self.lock:
+            self.flights.invalidate_where(lambda flight: flight.label == label)
+            return sum(
+                self.keeper.drop(ordinal) for ordinal, name in enumerate(self.book.labels) if name == label
+            )
+
+    def invalidate_key(self, key: str) -> int:
+        """Drop what is stored under a fingerprint's digest (32 hex digits), and close its flight.
+
+        Raises:
+            ValueError: for what is no such digest.
+        """
+        digest = bytes.fromhex(key)
+        with self.lock:
+            self.flights.invalidate_where(lambda flight: flight.key == digest)
+            return self.keeper.drop(None, digest)
+
+    def held(self, *, rule: str | None = None, tag: str | None = None) -> list[Held]:
+        """What is stored, the youngest first: under one rule, with one tag, where these are given."""
+        try:
+            items = self.store.items()
+        except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
+            self.store_failed("items", error)
+            items = []
+        return held(items, self.book.labels, self.clock(), rule, tag)
+
+    def under_way(self) -> list[UnderWay]:
+        """The flights under way, the oldest first."""
+        return under_way(list(self.flights.under_way), self.clock())
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
@@ -339,6 +400,24 @@ class Dedup:
         """The key of the request's own variant, where a response's Vary told some apart under this key."""
         names = self.variants.get(key)
         return plan.fingerprints.variant(key, names, scope["headers"]) if names else key
+
+    def note(self, label: str, key: bytes, stored: Stored) -> None:
+        """A stored response has its first hit since hits were recorded."""
+        stored.noted = True
+        if self.recording:
+            self._hit_lately.append((label, key, stored))
+
+    def hits_lately(self) -> list[tuple[str, bytes, int, int]]:
+        """Hits since this was last asked: rule, key, how many, and the bytes that they sent again."""
+        lately, self._hit_lately = self._hit_lately, []
+        found = []
+        for label, key, stored in lately:
+            stored.noted = False  # before it is read: a hit in between is noted again
+            hits = stored.hits
+            body = len(stored.body) if isinstance(stored, StoredResponse) else 0
+            found.append((label, key, hits - stored.recorded, (hits - stored.recorded) * body))
+            stored.recorded = hits
+        return found
 
     @staticmethod
     def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:

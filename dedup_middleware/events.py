@@ -64,6 +64,15 @@ class ExecutionCollapsed(Event, frozen=True, kw_only=True, tag="execution.collap
     trace_id: str | None = None
 
 
+class ResponseServed(Event, frozen=True, kw_only=True, tag="response.served"):
+    """A sample of the hits, about one a second (each one while a tracer records): it took `duration` seconds."""
+
+    rule: str
+    key: str
+    duration: float
+    age: float
+
+
 class ResponseStored(Event, frozen=True, kw_only=True, tag="response.stored"):
     """A response, or a function's value, is stored for `ttl` seconds; `bytes` is what the store is charged."""
 

@@ -152,6 +152,7 @@ class Exchange:
             return False
         flight.stored_names = names
         flight.place = plan.place
+        flight.label = plan.label
         flight.callers.append(Caller(self.scope))
         if self.tracer is not None:
             telemetry, label = dedup.telemetry, plan.label
@@ -300,6 +301,9 @@ class Exchange:
             tally: Tally = self.plan.tally[reason]
             tally.number += 1
             tally.saved += stored.seconds
+            stored.hits += 1
+            if not stored.noted:
+                self.dedup.note(self.plan.label, key, stored)
             tell(self.dedup, self.plan, self.scope, stored, now, key, start["status"], reason, self.span)
 
     # -- the outcome --------------------------------------------------------------------------------------------

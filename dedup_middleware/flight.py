@@ -84,6 +84,7 @@ class Flight:
     error_type: str | None = None
     followers = 0
     place: int | None = None
+    label = ""
     watching = False
     task: asyncio.Task[None] | None = None
     trace: Any = None

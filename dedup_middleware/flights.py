@@ -171,6 +171,13 @@ class FlightTable:
                 self.leave(one)
                 ahead += one.waits_for
 
+    def invalidate_where(self, concerns: Callable[[Flight], bool]) -> None:
+        """Close the flights that an invalidation concerns."""
+        with self.lock:
+            for flight in list(self.under_way):
+                if concerns(flight):
+                    self._overtake(flight)
+
     def invalidate_all(self) -> None:
         """Close every flight; no result is stored."""
         with self.lock:

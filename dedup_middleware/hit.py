@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .core.decide import Consider, not_modified
+from .events import ResponseServed
 from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ def tell(
     """Trace a hit where a tracer records, and log it; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
     tracer = telemetry.tracer(now)
+    if dedup.events.heard:
+        dedup.events.publish(
+            ResponseServed(
+                at=time.time(),
+                rule=plan.label,
+                key=key.hex(),
+                duration=dedup.clock() - now,
+                age=now - stored.stored_at,
+            )
+        )
     if tracer is not None:
         started = time.time_ns() - int((dedup.clock() - now) * 1e9)
         age = now - stored.stored_at

@@ -33,6 +33,7 @@ FLOORS = {
     "body": 1,
     "flight": 1,
     "flights": 1,
+    "inventory": 1,
     "marks": 1,
     "nesting": 1,
     "records": 1,

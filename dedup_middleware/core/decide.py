@@ -90,7 +90,12 @@ class RuleBook:
             Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
         ]
+        self._off: frozenset[str] = frozenset()
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
+
+    def switch(self, off: frozenset[str]) -> None:
+        """Switch rules off by label, and all others on."""
+        self._off = off
 
     def find(self, path: str, method: str) -> tuple[int, dict[str, str]]:
         """The rule's place in `rules`, and the path's parameters."""
@@ -112,7 +117,7 @@ class RuleBook:
             return Bypass(reason, label, unsafe=True, tags=tag_names(rule.invalidates, parameters))
         if not shares:
             return Bypass("method", label)
-        if rule.mode == "off":
+        if rule.mode == "off" or label in self._off:
             return Bypass("off", label)
         raw_path = scope.get("raw_path")
         if ambiguous(path, raw_path) or (below and not below.startswith("/")):

@@ -40,6 +40,8 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     Times are seconds of the injected monotonic clock. `size` counts what the store is charged for, in bytes.
     `names` are the tags and the target by which it is invalidated. `seconds` is how long its forward took, and
     `flight` the forward's span id in hex (None where it was not sampled); `link` is opaque to all but telemetry.
+    Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used` is
+    the store's own.
     """
 
     head: Head
@@ -58,6 +60,9 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     link: Any = None
     size: int = 0
     used: bool = False
+    hits: int = 0
+    recorded: int = 0
+    noted: bool = False
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
 
@@ -73,7 +78,7 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
 
 
 class StoredValue(msgspec.Struct, eq=False):
-    """What a function returned, kept by reference; the same bookkeeping as for a response."""
+    """What a function returned, kept by reference; the same bookkeeping as for a response, and the function's label."""
 
     value: Any
     stored_at: float
@@ -83,8 +88,12 @@ class StoredValue(msgspec.Struct, eq=False):
     seconds: float
     flight: str | None = None
     link: Any = None
+    label: str = ""
     size: int = 0
     used: bool = False
+    hits: int = 0
+    recorded: int = 0
+    noted: bool = False
 
 
 Stored = StoredResponse | StoredValue

@@ -44,6 +44,12 @@ class Store(Protocol):
     def invalidate(self, names: Iterable[str]) -> int:
         """Drop all responses that depend on one of the names; how many there were."""
 
+    def items(self) -> list[tuple[int, bytes, Stored]]:
+        """All there are, by partition and key."""
+
+    def drop(self, partition: int | None, key: bytes | None = None) -> int:
+        """Drop what lies under this partition and key (None: any); how many there were."""
+
     def clear(self) -> int:
         """Drop everything; how many there were."""
 

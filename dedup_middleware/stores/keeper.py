@@ -56,6 +56,13 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - law 7 comes first
             return self.start_anew("invalidate", error)
 
+    def drop(self, partition: int | None, key: bytes | None = None) -> int:
+        """Drop what lies under this partition and key (None: any); how many there were."""
+        try:
+            return self.store.drop(partition, key)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.start_anew("drop", error)
+
     def clear(self) -> int:
         """Drop everything; how many there were."""
         try:

@@ -134,6 +134,29 @@ class MemoryStore:
             self.invalidated += dropped
         return dropped
 
+    def items(self) -> list[tuple[int, bytes, Stored]]:
+        """All there are, by partition and key."""
+        with self.lock:
+            return [
+                (partition, key, self._live[key])
+                for partition, responses in self._partitions.items()
+                for key in responses
+            ]
+
+    def drop(self, partition: int | None, key: bytes | None = None) -> int:
+        """Drop what lies under this partition and key (None: any); how many there were."""
+        with self.lock:
+            gone = [
+                (place, one)
+                for place, responses in self._partitions.items()
+                if partition in (None, place)
+                for one in (list(responses) if key is None else [key] if key in responses else [])
+            ]
+            for place, one in gone:
+                self._drop(place, one)
+            self.invalidated += len(gone)
+        return len(gone)
+
     def clear(self) -> int:
         """Drop everything; how many there were."""
         with self.lock:
