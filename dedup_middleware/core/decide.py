@@ -246,7 +246,10 @@ def settle(rule: Rule, method: str, answer: Answer, *, one_identity: Callable[[]
             return Pass("no-store")
         if b"private" in said and not one_identity():
             return Pass("private")
-        if rule.ttl == 0 and (b"no-cache" in said or fields.seconds(said.get(b"max-age")) == 0):
+        # A max-age that is no number counts as 0 (RFC 9111 s.4.2.1).
+        if rule.ttl == 0 and (
+            b"no-cache" in said or (b"max-age" in said and not fields.seconds(said[b"max-age"]))
+        ):
             return Pass("no-cache")
     varied = _NONE
     if answer.vary:

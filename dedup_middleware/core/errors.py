@@ -13,6 +13,7 @@ class ConfigurationError(ValueError):
 
     def __init__(self, place: str, value: object, allowed: str) -> None:
         value = masks.setting(place, value)
+        place, allowed = _line(place, 200), _line(allowed, 600)
         super().__init__(place, value, allowed)
         self.place = place
         self.value = value
@@ -44,5 +45,14 @@ class ForwardFailed(RuntimeError):  # noqa: N818 - the word of the domain: a for
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+    try:
+        return _line(repr(value), 100)
+    except ValueError:  # CPython spells no integer of more than 4,300 digits
+        return "a number of too many digits"
+
+
+def _line(text: str, limit: int) -> str:
+    """One line of so many characters at most, whatever a file's names hold."""
+    text = text[: limit + 1]
+    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -6,8 +6,7 @@ Law: every line of a field counts, and what does not parse is read in the way th
 from __future__ import annotations
 
 import re
-from calendar import timegm
-from email.utils import parsedate_tz
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,9 +21,10 @@ _EMPTY = re.compile(rb"[ \t]*(?:,|\Z)")
 _ETAG = re.compile(rb'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
 _ETAG_ALONE = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _IMF_DATE = re.compile(
-    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} "
-    r"\d{2}:\d{2}:\d{2} GMT"
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([0-9]{4}) "
+    r"([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
+_MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _RESTRICTING: Final = (b"no-store", b"no-cache", b"private")
 
 
@@ -91,13 +91,21 @@ def none_match(lines: Iterable[bytes], etag: bytes) -> bool:
 
 def http_date(value: bytes) -> int | None:
     """An IMF-fixdate as seconds of the epoch (RFC 9110 s.5.6.7); None for anything else."""
-    text = value.decode("latin-1")
-    if not _IMF_DATE.fullmatch(text):
+    matched = _IMF_DATE.fullmatch(value.decode("latin-1"))
+    if matched is None:
         return None
-    parsed = parsedate_tz(text)
-    if parsed is None:
-        return None
+    day, month, year, hour, minute, second = matched.groups()
+    leap = int(second == "60")
     try:
-        return timegm(parsed[:6])
-    except (ValueError, OverflowError):
+        whole = datetime(
+            int(year),
+            _MONTHS.index(month) + 1,
+            int(day),
+            int(hour),
+            int(minute),
+            int(second) - leap,
+            tzinfo=UTC,
+        )
+    except ValueError:  # 31 February, 25:00...
         return None
+    return int(whole.timestamp()) + leap

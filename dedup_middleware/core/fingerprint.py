@@ -227,9 +227,10 @@ class Fingerprinter:
         """
         content_type = content_encoding = None
         for name, value in scope["headers"]:
-            if name == b"content-type":
+            field = name.lower()
+            if field == b"content-type":
                 content_type = value
-            elif name == b"content-encoding":
+            elif field == b"content-encoding":
                 content_encoding = value
         raw = self._hash(body)
         if not canonical.is_json(content_type, content_encoding):

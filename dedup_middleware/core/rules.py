@@ -6,7 +6,6 @@ refused with its place, its value and what is allowed.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
@@ -15,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
+from . import masks
 from .errors import ConfigurationError
 from .http import SAFE_METHODS
 from .paths import PathPattern
@@ -104,7 +104,7 @@ class Rule(_Path, frozen=True, kw_only=True):
         parameters = PathPattern(self.path).parameters
         for field in ("ttl", "negative_ttl", "max_wait"):
             given = getattr(self, field)
-            force_setattr(self, field, _duration(f"Rule.{field}", given))
+            force_setattr(self, field, duration(f"Rule.{field}", given))
             if field == "max_wait" and self.max_wait == 0:
                 raise ConfigurationError("Rule.max_wait", given, "a duration above 0")
         for field in ("max_followers", "max_responses", "max_request_body", "max_response_body"):
@@ -190,29 +190,37 @@ class Rule(_Path, frozen=True, kw_only=True):
 RULE_FIELDS: Final = frozenset(field.name for field in msgspec.structs.fields(Rule))
 
 
+_LONGEST: Final = 1_000_000_000
+"""Seconds, some thirty years: more is a slip, and no timer takes every number."""
+
+
 def check_fields(place: str, fields: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Refuse what is not a field, and say of coming ones that they are not there yet."""
     for field, value in fields.items():
         if field in LATER:
             raise ConfigurationError(f"{place}{field}", value, f"nothing yet; {field} is {NOT_YET}")
         if field not in allowed:
-            raise ConfigurationError(f"{place}{field}", value, f"only the fields {', '.join(allowed)}")
+            # What a mistyped name holds may be a secret.
+            shown = value if isinstance(value, (int, float)) else masks.MASK
+            raise ConfigurationError(f"{place}{field}", shown, f"only the fields {', '.join(allowed)}")
 
 
-def _duration(place: str, value: object) -> float:
+def duration(place: str, value: object) -> float:
+    """Seconds as a setting has them: a number, or a text such as "1h30m".
+
+    Raises:
+        ConfigurationError: for anything else.
+    """
     allowed = '0, seconds, or a text such as "5m"'
     if place == "Rule.ttl" and value == "origin":
         raise ConfigurationError(place, value, f'{allowed} ("origin" is {NOT_YET})')
+    seconds = value
     if isinstance(value, str) and _DURATION.fullmatch(value):
-        return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    ):
-        return float(value)
-    raise ConfigurationError(place, value, allowed)
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= _LONGEST:
+        return float(seconds)
+    too_long = isinstance(seconds, (int, float)) and seconds > _LONGEST
+    raise ConfigurationError(place, value, f"at most {_LONGEST} seconds" if too_long else allowed)
 
 
 def _whole(place: str, value: object) -> None:
