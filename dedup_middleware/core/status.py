@@ -73,11 +73,6 @@ _FORWARDED: Final[dict[str, bytes]] = {
 }
 
 
-def hit(ttl: float) -> bytes:
-    """Cache-Status of a response served from the store, with the seconds that it stays fresh (RFC 9211 s.2.4)."""
-    return b"dedup; hit; ttl=%d" % ttl
-
-
 def forwarded(reason: Reason, *, stored: bool) -> bytes:
     """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2, s.2.5)."""
     return b"dedup; fwd=miss; stored" if stored else _FORWARDED[reason]
@@ -85,8 +80,3 @@ def forwarded(reason: Reason, *, stored: bool) -> bytes:
 
 COLLAPSED: Final = b"dedup; fwd=miss; collapsed"
 """Cache-Status of a response that another request's forward brought (RFC 9211 s.2.6)."""
-
-
-def age(seconds: float) -> bytes:
-    """The Age field's value: whole seconds, never below 0 (RFC 9111 s.5.1)."""
-    return b"%d" % max(0, int(seconds))
