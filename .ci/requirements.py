@@ -1,6 +1,7 @@
 """Requirements for .ci/run, read from pyproject.toml, where each is stated once.
 
-tests    what the quick tests need: the extra `test` without the tools that only the gate itself runs
+tests    what the quick tests need: the extra `test` without the tools that only the gate itself runs, and without
+         the servers, which tests/servers alone needs and whose newest releases want newer parts than the lowest
 lowest   constraints: every lower bound (of the dependencies and the extras but `test`) as that very version
 """
 
@@ -15,6 +16,7 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 ]
 EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools"}
+SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "trustme", "twisted", "uvicorn-worker"}
 
 
 def expanded(extra: str) -> Iterator[str]:
@@ -26,7 +28,7 @@ def expanded(extra: str) -> Iterator[str]:
 
 
 def tests() -> Iterator[str]:
-    return (r for r in expanded("test") if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS)
+    return (r for r in expanded("test") if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS | SERVERS)
 
 
 def lowest() -> Iterator[str]:

@@ -15,6 +15,10 @@ STALL: Final = 10.0
 """Seconds without progress after which a reader that holds up others is cut."""
 MAX_HOLD: Final = 5.0
 """Seconds in all for which slow readers may hold up a flight."""
+OWN_HOLD: Final = 1.0
+"""Seconds for which each reader may hold it up beyond that, until it has caught up: whoever is quick has its turn."""
+TURN: Final = 0.1
+"""Seconds of them at a time."""
 
 
 MAX_CHUNKS: Final = 65_536
@@ -40,6 +44,7 @@ class Reader:
     """A place in a body."""
 
     moved_at = 0.0
+    held_for = 0.0
     cut = False
 
     def __init__(self, body: Body) -> None:
@@ -127,6 +132,8 @@ class Body:
         place = reader.position
         reader.position += 1
         reader.moved_at = self.clock()
+        if reader.position == self.base + len(self.chunks):
+            reader.held_for = 0.0
         if not self.keeping and reader in self.readers:
             self._stand(place + 1)
             self._leave_place(place)
@@ -197,8 +204,10 @@ class Body:
                 if timer is not None:
                     timer.cancel()
             if not alone:
-                self._held_for += self.clock() - started
-                if self.chunks:
+                spent = self.clock() - started
+                self._held_for += spent
+                if self.chunks and self.readers:
+                    self._slowest().held_for += spent
                     self._cut_slowest()
             self._trim()
 
@@ -207,8 +216,10 @@ class Body:
 
     def _patience(self, now: float) -> float:
         # A reader stalls from when there is something for it to take; the slowest one's place is the first.
-        stalls_since = max(self._slowest().moved_at, self._added_at[0])
-        return max(0.0, min(MAX_HOLD - self._held_for, stalls_since + STALL - now))
+        slowest = self._slowest()
+        stalls_since = max(slowest.moved_at, self._added_at[0])
+        turn = min(TURN, OWN_HOLD - slowest.held_for)
+        return max(0.0, turn, min(MAX_HOLD - self._held_for, stalls_since + STALL - now))
 
     def _cut_slowest(self) -> None:
         if len(self.readers) > 1 and self._patience(self.clock()) <= 0:

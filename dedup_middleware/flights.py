@@ -158,15 +158,16 @@ class FlightTable:
         """Close the flights under one name that somebody waits or waited for of whom `is_same` says so."""
         with self.lock:
             for flight in self._by_name.get(name, ()):
-                if flight.current and any(is_same(caller) for caller in flight.callers):
+                if any(is_same(caller) for caller in flight.callers):
                     self._overtake(flight)
 
     def _overtake(self, flight: Flight) -> None:
-        """What the flight computes is out of date, and so is what it waits for."""
-        ahead = [flight]
+        """What the flight computes is out of date, and so is what it waits for, begun before or after it was."""
+        ahead, seen = [flight], set()
         while ahead:
             one = ahead.pop()
-            if one.current:
+            if one not in seen:
+                seen.add(one)
                 one.current = False
                 self.leave(one)
                 ahead += one.waits_for

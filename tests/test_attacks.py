@@ -559,6 +559,7 @@ async def test_the_budget_never_counts_what_is_over(
     make_dedup: Make, monkeypatch: pytest.MonkeyPatch, story: Callable[[Dedup], Any], limit: int
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_HOLD", 0.0)  # a reader that holds up another one is cut at once
+    monkeypatch.setattr(bodies, "OWN_HOLD", 0.0)
     dedup = make_dedup(Rule(EVERYTHING, max_response_body=limit))
     await story(dedup)
     await settle()

@@ -1,0 +1,350 @@
+"""Mutants of the engine: each breaks one promise on purpose, and some schedule must show it.
+
+Law: a mutant is a patch for a while; where it changes text inside of a function, the text must be there exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from dedup_middleware import bypass, calls, dedup, exchange, flights, forward
+from dedup_middleware.body import Body
+from dedup_middleware.core.decide import Pass, ShareOnly
+from dedup_middleware.core.fingerprint import Fingerprinter
+from dedup_middleware.flight import Flight, Waiter
+from dedup_middleware.stores.keeper import Keeper
+from dedup_middleware.stores.memory import MemoryStore
+
+from .laws import breaches
+from .patching import patched
+from .world import World
+
+LIMIT: Final = 2000
+"""Seeds within which every mutant must be caught."""
+
+Patch = tuple[Any, str, Any]
+
+
+def _text(owner: Any, name: str, old: str, new: str) -> Patch:
+    """The function with one piece of its text replaced."""
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(old) != 1:
+        raise LookupError(f"{owner.__name__}.{name} holds {source.count(old)} times: {old}")
+    module = inspect.getmodule(function)
+    space = dict(vars(module))
+    exec(
+        compile("from __future__ import annotations\n" + source.replace(old, new), f"<{name}>", "exec"), space
+    )
+    return owner, name, space[name]
+
+
+def _wrap(owner: Any, name: str, change: Callable[[Any], Any]) -> Patch:
+    """What `change` makes of the function that is there."""
+    return owner, name, change(getattr(owner, name))
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+# -- the work and its owner ---------------------------------------------------------------------------------------
+
+
+def the_app_runs_in_the_leaders_task() -> list[Patch]:
+    return [_text(exchange.Exchange, "_lead", "flight.launch(self._work)", "await flight._run(self._work)")]
+
+
+def a_cancelled_leader_cancels_the_flight() -> list[Patch]:
+    def change(lead: Any) -> Any:
+        async def lead_and_cancel(self: Any, flight: Any, *more: Any) -> Any:
+            try:
+                return await lead(self, flight, *more)
+            except asyncio.CancelledError:
+                if flight.task is not None:
+                    flight.task.cancel()
+                raise
+
+        return lead_and_cancel
+
+    return [_wrap(exchange.Exchange, "_lead", change)]
+
+
+def the_leaders_leaving_deserts_the_flight() -> list[Patch]:
+    def change(left: Any) -> Any:
+        def left_and_gone(self: Any, waiter: Any) -> None:
+            left(self, waiter)
+            if waiter.leader and self._gone is not None:
+                self._gone.set()
+
+        return left_and_gone
+
+    return [_wrap(Flight, "_left", change)]
+
+
+def a_deserted_flight_is_not_cancelled() -> list[Patch]:
+    return [(Flight, "_cancel_deserted", _nothing)]
+
+
+def a_deserted_flight_is_cancelled_at_once() -> list[Patch]:
+    def change(left: Any) -> Any:
+        def left_and_cancel(self: Any, waiter: Any) -> None:
+            left(self, waiter)
+            if not self.waiters and self.task is not None and not self.complete:
+                self.task.cancel()
+
+        return left_and_cancel
+
+    return [_wrap(Flight, "_left", change)]
+
+
+def a_deserted_flight_stays_in_the_table() -> list[Patch]:
+    return [_text(Flight, "_left", "self.close()", "pass")]
+
+
+def nobody_notices_that_clients_leave() -> list[Patch]:
+    return [(Waiter, "watch", _nothing)]
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def flights_leave_by_key() -> list[Patch]:
+    def leave(self: Any, flight: Any) -> None:
+        flight.listed = False
+        self._listed.pop((flight.loop, flight.key), None)
+
+    return [(flights.FlightTable, "leave", leave)]
+
+
+def looking_and_opening_are_two_steps() -> list[Patch]:
+    old = "not self._opens(loop, key, shown, alone)"
+    return [_text(exchange.Exchange, "run", old, "await asyncio.sleep(0) or " + old)]
+
+
+def the_join_window_is_forgotten() -> list[Patch]:
+    return [(flights, "JOIN_WINDOW", 1e9)]
+
+
+def followers_have_no_limit() -> list[Patch]:
+    return [_text(flights.FlightTable, "find", "flight.followers >= flight.limits.max_followers", "False")]
+
+
+def max_wait_is_forgotten() -> list[Patch]:
+    return [(Flight, "_release", _nothing)]
+
+
+def whoever_gave_up_twice_waits_again() -> list[Patch]:
+    return [_text(exchange.Exchange, "_follow", 'self._alone = "max-wait"', "pass")]
+
+
+# -- who may use what ---------------------------------------------------------------------------------------------
+
+
+def the_key_forgets_who_asks() -> list[Patch]:
+    def change(key_below: Any) -> Any:
+        def keyed(self: Any, prefix: bytes, scope: Any, body: bytes | None) -> Any:
+            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            return key_below(self, prefix, {**scope, "headers": headers, "client": None}, body)
+
+        return keyed
+
+    return [_wrap(Fingerprinter, "key_below", change)]
+
+
+def the_app_sees_what_is_not_keyed() -> list[Patch]:
+    return [(forward, "visible", lambda reading, scope, shown=frozenset(): dict(scope))]
+
+
+def _settled(reason: str) -> list[Patch]:
+    def change(settle: Any) -> Any:
+        def shared(*arguments: Any, **more: Any) -> Any:
+            settlement = settle(*arguments, **more)
+            passed = isinstance(settlement, Pass) and settlement.reason == reason
+            return ShareOnly(frozenset()) if passed else settlement
+
+        return shared
+
+    return [_wrap(forward, "settle", change)]
+
+
+def followers_get_set_cookie() -> list[Patch]:
+    return _settled("set-cookie")
+
+
+def followers_get_refusals() -> list[Patch]:
+    return _settled("refusal")
+
+
+def vary_is_not_looked_at() -> list[Patch]:
+    return [(exchange.Exchange, "_differs", lambda self, settled: False)]
+
+
+def share_errors_is_forgotten() -> list[Patch]:
+    return [_text(exchange.Exchange, "_follow", "not self.plan.rule.share_errors", "False")]
+
+
+# -- bodies -------------------------------------------------------------------------------------------------------
+
+
+def the_buffer_is_trimmed_too_early() -> list[Patch]:
+    old = "self.base + taken not in self._places"
+    return [_text(Body, "_trim", old, "self.base + taken < max(self._places, default=0)")]
+
+
+def a_truncated_body_counts_as_complete() -> list[Patch]:
+    return [_text(Flight, "_run", "self.returned = True", "self.returned = self.complete = True")]
+
+
+def a_mangled_body_counts_as_whole() -> list[Patch]:
+    return [_text(forward.Forward, "_send", "self._settled.mangled = True", "pass")]
+
+
+def an_outgrown_flight_takes_newcomers() -> list[Patch]:
+    # Two things prevent it: the flight leaves the table, and a mark sends newcomers on their own.
+    return [_text(Flight, "stop_keeping", "self.close()", "pass"), (forward.Forward, "_outgrown", _nothing)]
+
+
+def a_slow_reader_holds_up_all() -> list[Patch]:
+    return [(Body, "_cut_slowest", _nothing)]
+
+
+def bytes_are_not_given_back() -> list[Patch]:
+    return [_text(Body, "_release", "self.budget.used -= self.held", "pass")]
+
+
+# -- the store and invalidation -----------------------------------------------------------------------------------
+
+
+def flights_land_before_the_store_has_them() -> list[Patch]:
+    def change(landed: Any) -> Any:
+        def landed_and_left(self: Any) -> None:
+            landed(self)
+            self._flight.close()
+
+        return landed_and_left
+
+    return [_wrap(forward.Forward, "_landed", change)]
+
+
+def an_overtaken_flight_is_stored() -> list[Patch]:
+    return [_text(forward.Forward, "_store", "flight.current", "True")]
+
+
+def an_invalidation_forgets_flights() -> list[Patch]:
+    return [(flights.FlightTable, "invalidate", lambda self, names: 0)]
+
+
+def an_invalidation_forgets_the_store() -> list[Patch]:
+    return [(Keeper, "invalidate", lambda self, names: 0)]
+
+
+def a_store_that_cannot_forget_is_kept() -> list[Patch]:
+    return [_text(Keeper, "start_anew", "self.store = self.make()", "pass")]
+
+
+def a_write_invalidates_only_before() -> list[Patch]:
+    return [
+        _text(
+            bypass, "_write", "finally:\n        if changed:\n            wrote()", "finally:\n        pass"
+        )
+    ]
+
+
+def a_write_invalidates_only_after() -> list[Patch]:
+    return [_text(bypass, "_write", "            if changed:\n                wrote()\n", "")]
+
+
+def callers_do_not_read_their_own_writes() -> list[Patch]:
+    return [(flights.FlightTable, "invalidate_for", _nothing)]
+
+
+def the_switch_does_not_clear() -> list[Patch]:
+    def switch(self: Any, value: bool) -> None:
+        self.on = value
+
+    return [(dedup.Dedup, "enabled", property(lambda self: self.on, switch))]
+
+
+def what_failed_late_stays_stored() -> list[Patch]:
+    return [(Keeper, "take_back", _nothing)]
+
+
+def the_older_replaces_the_newer() -> list[Patch]:
+    return [_text(MemoryStore, "put", "there.generation > stored.generation", "False")]
+
+
+def stored_responses_never_expire() -> list[Patch]:
+    return [_text(MemoryStore, "get", "now >= stored.expires", "False")]
+
+
+def the_store_forgets_to_count_down() -> list[Patch]:
+    return [_text(MemoryStore, "_forget", "self._bytes -= stored.size", "pass")]
+
+
+# -- functions, nesting, counting ---------------------------------------------------------------------------------
+
+
+def nested_requests_wait() -> list[Patch]:
+    return [(exchange, "current", _nothing)]
+
+
+def calls_wait_for_themselves() -> list[Patch]:
+    return [(calls, "waits_for_itself", lambda flight: False)]
+
+
+def a_stale_value_is_stored() -> list[Patch]:
+    return [_text(calls._Call, "_work", "flight.current", "True")]
+
+
+def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
+    return [_text(flights.FlightTable, "_overtake", "ahead += one.waits_for", "pass")]
+
+
+def a_cancelled_leader_is_not_counted() -> list[Patch]:
+    return [_text(exchange.Exchange, "run", "if self._aboard is not None:", "if False:")]
+
+
+MUTANTS: Final[tuple[Callable[[], list[Patch]], ...]] = tuple(
+    made
+    for name, made in list(globals().items())
+    if inspect.isfunction(made) and made.__module__ == __name__ and name[0] != "_"
+)
+"""Every public function above: what it breaks is its name."""
+
+
+@contextmanager
+def mutated(mutant: Callable[[], list[Patch]]) -> Iterator[None]:
+    """The engine with this mutation."""
+    with patched(*mutant()):
+        yield
+
+
+def caught(mutant: Callable[[], list[Patch]], limit: int = LIMIT) -> tuple[int, list[str]] | None:
+    """How many seeds it takes until a law is broken, and what it says; None where none is."""
+    with mutated(mutant):
+        for seed in range(limit):
+            if broken := breaches(World(seed).run()):
+                return seed + 1, broken
+    return None
+
+
+def table() -> int:
+    """Print all mutants with the seeds that they need."""
+    missed = 0
+    for mutant in MUTANTS:
+        began = time.monotonic()
+        found = caught(mutant)
+        missed += found is None
+        seeds, law = (str(found[0]), found[1][0].partition(":")[0]) if found else (f"> {LIMIT}", "not caught")
+        name = mutant.__name__.replace("_", " ")
+        print(
+            f"{name:50} {seeds:>7}  {law.replace('_', ' '):45} {time.monotonic() - began:5.1f} s", flush=True
+        )
+    return 1 if missed else 0
