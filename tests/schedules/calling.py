@@ -60,6 +60,8 @@ def what_an_overtaken_run_waits_for_is_overtaken(view: View) -> Breaches:
         if run is None or asked.above or asked.value is None or run.method == "POST" or run.leader.off:
             continue
         worked = world.worked[asked.value]
+        if worked.started.at > asked.began.at:
+            continue  # it waited for another one first, and nothing says since when for this one
         names = {f"target:{run.target}", f"tag:{tag_of(run.target)}"}
         for one in world.invalidations:
             if not one.names or not one.names & names or not worked.started.tick < one.moment.tick:
