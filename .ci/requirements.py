@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
     "project"
 ]
 EXTRAS = PROJECT["optional-dependencies"]
-TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools"}
+TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools", "types-pyyaml"}
 SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "trustme", "twisted", "uvicorn-worker"}
 
 

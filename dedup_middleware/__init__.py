@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+from .alerts import Alert
 from .asgi import DedupMiddleware
 from .core.errors import ConfigurationError, ForwardFailed
 from .core.explain import Explanation
@@ -18,6 +19,7 @@ from .stats import RuleStats, Stats
 
 __all__ = [
     "ANONYMOUS",
+    "Alert",
     "ConfigurationError",
     "Dedup",
     "DedupMiddleware",

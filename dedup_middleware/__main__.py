@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 #: What each extra of this version brings by itself (a test compares it with pyproject.toml).
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "otel": ("opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
-    "example": ("uvicorn", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"),
+    "records": ("alembic", "sqlalchemy"),
+    "admin": ("limits",),
+    "postgres": ("asyncpg", "greenlet", "alembic", "sqlalchemy"),
+    "example": (
+        "uvicorn",
+        "limits",
+        "opentelemetry-exporter-otlp-proto-http",
+        "opentelemetry-sdk",
+        "alembic",
+        "sqlalchemy",
+    ),
 }
 
 _ALWAYS = {"path", "methods", "ttl", "identity"}
@@ -47,10 +57,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "in the order in which they are tried. 1: it is not, and one sentence says why.",
     )
     check.add_argument("file", metavar="FILE.toml", type=Path, help="the configuration")
+    _add_records(commands)
     chosen = parser.parse_args(arguments)
     if chosen.command == "check":
         return _check(chosen.file)
+    if chosen.command == "records":
+        return _records(chosen.direction, chosen.url, chosen.to)
     return _installed()
+
+
+def _add_records(commands: Any) -> None:
+    records = commands.add_parser(
+        "records",
+        help="upgrade or downgrade the tables of a ledger",
+        description="Upgrade or downgrade the tables of a ledger. Exit status 0: it is done. "
+        "1: it is not, nothing has changed, and one sentence says why.",
+    )
+    directions = records.add_subparsers(dest="direction", metavar="DIRECTION", required=True)
+    for direction, told, to in (
+        ("upgrade", "to what this version needs", "head"),
+        ("downgrade", "by one revision, with all that its tables hold", "-1"),
+    ):
+        command = directions.add_parser(direction, help=f"{direction} {told}")
+        command.add_argument("--url", required=True, help="the ledger, as in records=")
+        command.add_argument("--to", default=to, metavar="REVISION", help=f"a revision (default: {to})")
+
+
+def _records(direction: str, url: str, to: str) -> int:
+    package = importlib.import_module("dedup_middleware")
+    ledgers = importlib.import_module("dedup_middleware.records")
+    commanding = importlib.import_module("dedup_middleware.records.commanding")
+    try:
+        print(commanding.migrate(direction, url, to))
+    except (package.ConfigurationError, ledgers.LedgerError) as error:
+        print(str(error).removeprefix("Dedup."), file=sys.stderr)
+        return 1
+    return 0
 
 
 def _installed() -> int:

@@ -19,6 +19,7 @@ from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
 from .incoming import again, read_body, replay
+from .routes import own_places, routes_of
 from .telemetry import log
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from .alerts import Alert
     from .core.http import StoredResponse
     from .core.rules import Rule
+    from .records import Ledger
     from .telemetry import MeterProvider, Tally, TracerProvider
 
 _DISABLED: Final = Bypass("disabled", "default")
@@ -56,7 +59,9 @@ class DedupMiddleware:
             rules: Iterable[Rule] = (),
             default: Rule | None = None,
             store: str = "memory://",
-            records: None = None,
+            records: str | Ledger | None = None,
+            records_detail: Iterable[str] = (),
+            alerts: Iterable[Alert] = (),
             secret: str | bytes | None = None,
             enabled: bool = True,
             meter_provider: MeterProvider | None = None,
@@ -102,6 +107,9 @@ class DedupMiddleware:
             self._prepare(scope)
         dedup = self.dedup
         if not dedup.on:
+            if dedup.is_own(scope):
+                await self.app(scope, receive, send)
+                return
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
         get = scope.get
@@ -109,7 +117,9 @@ class DedupMiddleware:
             (scope["method"], scope["path"], get("raw_path"), get("root_path"), self._place)
         ) or dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
-            if plan.unsafe or dedup.telemetry.tracer(dedup.clock()) is not None:
+            if plan.tally is None:  # the administration's own
+                await self.app(scope, receive, send)
+            elif plan.unsafe or dedup.telemetry.tracer(dedup.clock()) is not None:
                 await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
             else:
                 plan.tally.number += 1
@@ -212,6 +222,7 @@ class DedupMiddleware:
             raise self._error
         app = scope.get("app") or self.app
         self.dedup.templates.learn(app)
+        self.dedup.leave_alone(*own_places(routes_of(app) or ()))
         self.dedup.add_rules(marks.read(app))
         self._ready = True
 
@@ -270,6 +281,8 @@ _SETTINGS: Final = (
     "default",
     "store",
     "records",
+    "records_detail",
+    "alerts",
     "secret",
     "enabled",
     "meter_provider",

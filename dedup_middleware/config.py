@@ -10,17 +10,22 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from .alerts import Alert
 from .core.errors import ConfigurationError
 from .core.rules import NOT_YET, Rule, check_fields
+from .records.opening import details, ledger_of
 from .stores.memory import DEFAULT_BYTES
 from .telemetry import parts_log
 
-FILE_FIELDS: Final = ("default", "enabled", "rule", "secret", "store")
+if TYPE_CHECKING:
+    from .records import Ledger
+
+FILE_FIELDS: Final = ("alert", "default", "enabled", "records", "records_detail", "rule", "secret", "store")
 _ON: Final = frozenset({"", "1", "true", "on", "yes"})
 _OFF: Final = frozenset({"0", "false", "off", "no"})
 _STORES: Final = "memory:// or memory://?max_bytes=N (N from 1 on)"
@@ -86,6 +91,14 @@ def secret_bytes(secret: object) -> bytes:
     return secret.encode() if isinstance(secret, str) else secret
 
 
+def ledger(records: object, detail: object, secret: object) -> tuple[Ledger | None, frozenset[str]]:
+    """Where records go, and what they hold beyond what they always do."""
+    asked = details(detail)
+    if records is None and asked:
+        raise ConfigurationError("Dedup.records_detail", sorted(asked), "it beside records")
+    return (None if records is None else ledger_of(records, secret)), asked
+
+
 def enabled_by_environment(value: str | None) -> bool:
     """What DEDUP_ENABLED says; a value that nobody knows switches off, and a log line says so."""
     word = "" if value is None else value.strip().lower()
@@ -108,13 +121,16 @@ def load(file: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigurationError(str(path), str(error), "a TOML file") from None
-    if "records" in table:
-        raise ConfigurationError(f"{place}records", table["records"], f"nothing yet; records are {NOT_YET}")
     check_fields(place, table, FILE_FIELDS)
     rules = table.pop("rule", [])
     if not isinstance(rules, list):
         raise ConfigurationError(f"{place}rule", rules, "[[rule]] tables")
     settings: dict[str, Any] = {"rules": [_rule(f"{place}rule[{i}].", item) for i, item in enumerate(rules)]}
+    if "alert" in table:
+        alerts = table.pop("alert")
+        if not isinstance(alerts, list):
+            raise ConfigurationError(f"{place}alert", alerts, "[[alert]] tables")
+        settings["alerts"] = [_alert(f"{place}alert[{i}].", item) for i, item in enumerate(alerts)]
     if "default" in table:
         settings["default"] = _rule(f"{place}default.", table.pop("default"))
     return {**settings, **table}
@@ -128,6 +144,17 @@ def _rule(place: str, table: object) -> Rule:
     except ConfigurationError as error:
         raise ConfigurationError(
             place + error.place.removeprefix("Rule."), error.value, error.allowed
+        ) from None
+
+
+def _alert(place: str, table: object) -> Alert:
+    if not isinstance(table, dict):
+        raise ConfigurationError(place.removesuffix("."), table, "a table of the fields of an alert")
+    try:
+        return Alert(**table)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            place + error.place.removeprefix("Alert."), error.value, error.allowed
         ) from None
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import structs
 
 from . import config
+from .alerts import Alert, Watch, checked_alerts
 from .cached import cached
 from .calls import Calls
 from .core.callers import Caller, address_name
-from .core.decide import Consider, Plan, RuleBook, target_name
+from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, target_name
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
@@ -29,6 +30,7 @@ from .events import Event, Events, Listener, ResponseInvalidated, Subscription, 
 from .flight import GRACE, Limits
 from .flights import FlightTable
 from .inventory import Held, UnderWay, held, under_way
+from .records.recorder import Recorder
 from .routes import Templates
 from .stats import Stats, make_stats
 from .stores.keeper import Keeper
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from .core.http import Scope
     from .core.status import Reason
+    from .records import Ledger
     from .stores import Store
 
 T = TypeVar("T")
@@ -54,7 +57,8 @@ class Dedup:
     """The engine behind the middleware: rules, flights, stored responses, telemetry.
 
     One handle may serve several middlewares, event loops and threads. `secret` keys the digests (default:
-    `DEDUP_SECRET`, else random for this process); `store` is a URL (`memory://`, `memory://?max_bytes=33554432`).
+    `DEDUP_SECRET`, else random for this process); `store` is a URL (`memory://`, `memory://?max_bytes=33554432`),
+    and so is `records`, where executions are recorded (`sqlite:///dedup.db`).
 
     Raises:
         ConfigurationError: for any setting that can't be, naming the place, the value and what is allowed.
@@ -66,7 +70,9 @@ class Dedup:
         *,
         default: Rule | None = None,
         store: str = "memory://",
-        records: None = None,
+        records: str | Ledger | None = None,
+        records_detail: Iterable[str] = (),
+        alerts: Iterable[Alert] = (),
         secret: str | bytes | None = None,
         enabled: bool = True,
         meter_provider: MeterProvider | None = None,
@@ -75,12 +81,6 @@ class Dedup:
     ) -> None:
         from . import __version__  # noqa: PLC0415 - the version stands in the package, which imports this module
 
-        if records is not None:
-            raise ConfigurationError(
-                "Dedup.records",
-                records,
-                "nothing yet; records are not available in this version",
-            )
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
         self.clock: Callable[[], float] = clock
@@ -91,6 +91,7 @@ class Dedup:
         self._default = config.checked_default(default)
         self.own_states: list[Mapping[str, Any]] = []
         self._places = self._editions = 0
+        self._own: frozenset[str] = frozenset()
         self.plans: Memo[tuple[str, str, bytes | None, str | None, int], Plan] = Memo(4096)
         self.bodies: Memo[bytes, bytes] = Memo(4096)
         self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
@@ -98,17 +99,26 @@ class Dedup:
         self.outgrown: Memo[bytes, float] = Memo(10_000)
         self.flights = FlightTable(clock, self.lock, MAX_FLIGHTS)
         gauges = Gauges(
-            lambda: len(self.flights.under_way), lambda: self.store.size, lambda: self.store.evicted
+            lambda: len(self.flights.under_way),
+            lambda: self.store.size,
+            lambda: self.store.evicted,
+            lambda: self.recorder.dropped if self.recorder is not None else 0,
         )
         self.telemetry: Telemetry = Telemetry(__version__, gauges, meter_provider, tracer_provider)
         self.templates = Templates()
         self.recording = False
+        self.recorder: Recorder | None = None
         self._hit_lately: list[tuple[str, bytes, Stored]] = []
         self.events = Events(self.telemetry.listener_failed)
         self._apply(self._given)
         self.calls = Calls(self)
         self.on = enabled and config.enabled_by_environment(os.environ.get("DEDUP_ENABLED"))
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
+        self.ledger, detail = config.ledger(records, records_detail, secret)
+        if self.ledger is not None:
+            self.recorder = Recorder(self, self.ledger, detail=detail)
+        watched = checked_alerts(alerts, has_ledger=self.ledger is not None)
+        self.watch = Watch(self, watched, __version__) if watched else None
         _after_fork(self)
 
     @classmethod
@@ -146,11 +156,19 @@ class Dedup:
 
     def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
         """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
+        self._watch()
         fresh = {place: rule for place, rule in rules.items() if place not in self._marked}
         if fresh:
             self.clear()  # rules change places: nothing that was computed under another one may answer
             self._marked.update(fresh)
             self._apply((*self._given, *self._marked.values()))
+
+    def _watch(self) -> None:
+        """Somebody uses the engine: alerts are evaluated from now on."""
+        if self.watch is not None:
+            self.watch.start()
+        if self.recorder is not None:
+            self.recorder.start()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -246,7 +264,7 @@ class Dedup:
         if self.flights.under_way:
             self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)
 
-    def clear(self) -> int:
+    def clear(self, *, by: str = "code") -> int:
         """Drop every stored response and close every flight to newcomers; how many responses there were."""
         with self.lock:
             self.flights.invalidate_all()
@@ -255,7 +273,7 @@ class Dedup:
             self.variants.clear()
             dropped = self.keeper.clear()
         if dropped:
-            self._tell_invalidated("code", (), dropped)
+            self._tell_invalidated(by, (), dropped)
         return dropped
 
     def subscribe(self, listener: Listener, *kinds: type[Event]) -> Subscription:
@@ -299,6 +317,11 @@ class Dedup:
     def under_way(self) -> list[UnderWay]:
         """The flights under way, the oldest first."""
         return under_way(list(self.flights.under_way), self.clock())
+
+    @property
+    def ledger_failures(self) -> int:
+        """Writes to the ledger that failed so far."""
+        return self.recorder.failures if self.recorder is not None else 0
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""
@@ -354,9 +377,15 @@ class Dedup:
 
     async def aclose(self) -> None:
         """Cancel this loop's flights and wait for their end; drop what is stored. A closed engine may be used again."""
+        if self.watch is not None:
+            self.watch.stop()
+        self.plans.clear()
         self.clear()
         await self.drain()
         self.keeper.stop(asyncio.get_running_loop())
+        if self.recorder is not None:
+            await self.recorder.aclose()
+            await self.recorder.ledger.aclose()
 
     async def drain(self, place: int | None = None) -> None:
         """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use."""
@@ -370,8 +399,23 @@ class Dedup:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
+        if self.recorder is not None:
+            await self.recorder.settle()
 
     # -- what the engine's own rooms ask ------------------------------------------------------------------------
+
+    def leave_alone(self, *places: str) -> None:
+        """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""
+        with self.lock:
+            self._own |= {place for place in places if place}
+            self.plans.clear()
+
+    def is_own(self, scope: Scope) -> bool:
+        """Whether a request is for an administration of this engine."""
+        path, root = scope["path"], scope.get("root_path") or ""
+        return any(
+            f"{path}/".startswith((f"{place}/", f"{root}{place}/")) for place in self._own
+        ) and not ambiguous(path, scope.get("raw_path"))
 
     def new_place(self) -> int:
         """A number for one middleware: apps that share the engine share no response."""
@@ -384,8 +428,12 @@ class Dedup:
         key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"), place)
         plan = self.plans.get(key)
         if plan is None:
+            self._watch()
             plan = self.book.plan(scope, place)
-            plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
+            if self.is_own(scope):
+                plan = Bypass("off", plan.label)
+            else:
+                plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
             if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan
@@ -425,7 +473,8 @@ class Dedup:
         return (target_name(scope), *tags)
 
     def digest(self, data: bytes) -> bytes:
-        """The engine's keyed digest."""
+        """The engine's keyed digest, for the key of a function's call."""
+        self._watch()
         return self._hash(data)
 
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
@@ -443,6 +492,10 @@ class Dedup:
         self.keeper.store = self.keeper.make()  # and what they were changing is half changed
         self.keeper.stop(None)
         self.events.restart()
+        if self.recorder is not None:
+            self.recorder.forked()
+        if self.watch is not None:
+            self.watch.restart()
 
 
 def _after_fork(dedup: Dedup) -> None:

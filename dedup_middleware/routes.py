@@ -39,6 +39,18 @@ def walk(routes: Sequence[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from walk(inner, prefix + (path if isinstance(path, str) else ""))
 
 
+def own_places(routes: Sequence[Any], prefix: str = "") -> Iterator[str]:
+    """Where an administration of ours is mounted: the middleware passes its requests by."""
+    for route in routes:
+        path = getattr(route, "path", None)
+        below = prefix + (path if isinstance(path, str) else "")
+        mounted = getattr(route, "app", None)
+        if getattr(mounted, "passes_dedup_by", False):
+            yield below
+        elif isinstance(inner := getattr(route, "routes", None), Sequence):
+            yield from own_places(inner, below)
+
+
 class Templates:
     """Which template a request met (`http.route`): the whole one of an app whose routes are known."""
 

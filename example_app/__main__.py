@@ -59,6 +59,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--wait-for-ready", action="store_true", help="wait until a transcript is ready, not for a second"
     )
+    parser.add_argument(
+        "--traffic",
+        action="store_true",
+        help="keep pages refreshing behind the page, for the dashboard to show",
+    )
     options = parser.parse_args()
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json {options.json}: there is no such folder")  # now, not after the run

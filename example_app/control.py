@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from opentelemetry import context, propagate
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from . import ask
 from .work import REQUEST_ID, Step, Work
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 PREFIX = "/_example/"
+DASHBOARD = "/_dedup"
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -50,15 +51,27 @@ class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Control:
-    """An ASGI app: /_example/ is its own, everything else goes to the backend with its request id noted."""
+    """An ASGI app: /_example/ is its own, everything else goes to the backend with its request id noted.
 
-    def __init__(self, app: ASGIApp, work: Work, dedup: Dedup | None, recorder: Recorder | None) -> None:
+    `dashboard` is the administration of the engine, where there is one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        work: Work,
+        dedup: Dedup | None,
+        recorder: Recorder | None,
+        dashboard: ASGIApp | None = None,
+    ) -> None:
         self._app = app
         self._work = work
         self._dedup = dedup
         self._recorder = recorder
+        self._places = (PREFIX,) if dashboard is None else (PREFIX, DASHBOARD)
         self._own = Starlette(
             routes=[
+                *([Mount(DASHBOARD, dashboard)] if dashboard is not None else []),
                 Route(PREFIX + "figures", self._figures),
                 Route(PREFIX + "reset", self._reset, methods=["POST"]),
                 Route(PREFIX + "spans", self._spans),
@@ -69,7 +82,7 @@ class Control:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"].startswith(PREFIX):
+        elif scope["path"].startswith(self._places):
             await self._own(scope, receive, send)
         else:
             headers = {

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from . import ask
 from .burst import MIX, Pages
-from .control import PREFIX, ExplainQuestion
+from .control import DASHBOARD, PREFIX, ExplainQuestion
 from .measure import PAGES
 from .serve import listen
 from .servers import Server, running
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from .measure import Comparison
     from .settings import Settings
 
+WRITES_AFTER = 0.2
+"""How often a write follows a refresh of `--traffic`."""
 STATIC = Path(__file__).with_name("static")
 SECURITY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -117,6 +121,19 @@ class Page:
         reply = await self._servers[True].client.post(target, body)
         return ask.json({"target": target, "status": reply.status, "answer": msgspec.json.decode(reply.body)})
 
+    async def traffic(self) -> None:
+        """Pages that refresh, one to five at a time, and a write after some of them; until cancelled."""
+        chance = random.Random(1)
+        while True:
+            async with self._one_at_a_time:
+                await self._pages[True].burst(chance.randint(1, PAGES))
+            if chance.random() < WRITES_AFTER:
+                self._written += 1
+                what = chance.choice([name for name in self._writes() if name != "commit"])
+                target, body = self._writes()[what]
+                await self._servers[True].client.post(target, body)
+            await asyncio.sleep(chance.expovariate(1.0))
+
     def _writes(self) -> dict[str, tuple[str, dict[str, Any]]]:
         number = self._written
         return {
@@ -137,10 +154,17 @@ class Page:
 
 
 async def serve_page(
-    settings: Settings, comparison: Comparison, marks: list[Mark], tracer: trace.Tracer, port: int
+    settings: Settings,
+    comparison: Comparison,
+    marks: list[Mark],
+    tracer: trace.Tracer,
+    port: int,
+    *,
+    traffic: bool = False,
 ) -> None:
-    """Serve until cancelled."""
-    recording = msgspec.structs.replace(settings, record=True)
+    """Serve until cancelled; `traffic` keeps pages refreshing and now and then somebody writing."""
+    token = secrets.token_urlsafe(16)
+    recording = msgspec.structs.replace(settings, record=True, token=token)
     bare = msgspec.structs.replace(recording, middleware=False)
     async with running(bare) as without, running(recording) as with_:
         page = Page(settings, _summary(settings, comparison, marks), {False: without, True: with_}, tracer)
@@ -152,10 +176,15 @@ async def serve_page(
         serving = asyncio.create_task(server.serve([listening]))
         if taken:
             print(f"  Port {port} is taken; here is another one.")
-        print(f"  Look into it: http://127.0.0.1:{listening.getsockname()[1]}   (Ctrl-C ends it)", flush=True)
+        print(f"  Look into it: http://127.0.0.1:{listening.getsockname()[1]}   (Ctrl-C ends it)")
+        print(f"  Dashboard:    http://127.0.0.1:{with_.port}{DASHBOARD}/   token: {token}", flush=True)
+        visitors = asyncio.create_task(page.traffic()) if traffic else None
         try:
             await asyncio.shield(serving)
         finally:
+            if visitors is not None:
+                visitors.cancel()
+                await asyncio.wait([visitors])
             # Whatever is cut short now was cut short by whoever ended the run.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
             server.should_exit = True

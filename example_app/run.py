@@ -70,7 +70,7 @@ async def _run(settings: Settings, options: argparse.Namespace, telemetry: Telem
     if options.once:
         return 0 if all(mark.met for mark in marks) else 1
     with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how somebody ends it: no failure
-        await serve_page(settings, comparison, marks, tracer, options.port)
+        await serve_page(settings, comparison, marks, tracer, options.port, traffic=options.traffic)
     print("\n  Stopped.", file=sys.stderr)
     return 0
 

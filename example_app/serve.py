@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
@@ -23,6 +23,8 @@ from .settings import Settings
 from .work import Work
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from dedup_middleware import Dedup
 
     from .recorder import Recorder
@@ -47,8 +49,9 @@ def main() -> None:
 async def _serve(settings: Settings) -> None:
     recorder, telemetry = _telemetry(settings)
     work = Work(Path(settings.folder) / "devtools.log", telemetry.tracer_provider if telemetry else None)
-    dedup = _dedup(settings.rules, telemetry) if settings.middleware else None
-    app = Control(make_app(settings, dedup, work), work, dedup, recorder)
+    dedup = _dedup(settings, telemetry) if settings.middleware else None
+    dashboard = _dashboard(settings, dedup)
+    app = Control(make_app(settings, dedup, work), work, dedup, recorder, dashboard)
     listening = listen(0)
     config = uvicorn.Config(
         app,
@@ -95,13 +98,23 @@ def _telemetry(settings: Settings) -> tuple[Recorder | None, Telemetry | None]:
     return recorder, Telemetry(settings.otlp, settings.otlp_metrics, [recorder] if recorder else [])
 
 
-def _dedup(rules: str, telemetry: Telemetry | None) -> Dedup:
+def _dedup(settings: Settings, telemetry: Telemetry | None) -> Dedup:
     from dedup_middleware import Dedup  # noqa: PLC0415  the bare server runs without it
 
-    if telemetry is None:
-        return Dedup.from_toml(rules)
-    providers = {"tracer_provider": telemetry.tracer_provider, "meter_provider": telemetry.meter_provider}
-    return Dedup.from_toml(rules, **providers)
+    more: dict[str, Any] = {}
+    if telemetry is not None:
+        more |= {"tracer_provider": telemetry.tracer_provider, "meter_provider": telemetry.meter_provider}
+    if settings.token is not None:  # what is measured records nothing
+        more |= {"records": f"sqlite:///{settings.folder}/records.db", "secret": settings.token}
+    return Dedup.from_toml(settings.rules, **more)
+
+
+def _dashboard(settings: Settings, dedup: Dedup | None) -> ASGIApp | None:
+    if settings.token is None or dedup is None:
+        return None
+    from dedup_middleware.admin import admin  # noqa: PLC0415  only the page's server has one
+
+    return admin(dedup, allow=settings.token)
 
 
 class _Server(uvicorn.Server):

@@ -35,6 +35,7 @@ class Server:
     """A running server: its client for the load, and what its control routes answer."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.client = Client(port)
         self.ended = Ended()
         self.errors = ""

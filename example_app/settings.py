@@ -29,3 +29,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """OTLP/HTTP base URL, such as http://localhost:4318."""
     otlp_metrics: str | None = None
     """Where metrics go when not to `otlp` + /v1/metrics."""
+    token: str | None = None
+    """Who may see the dashboard; without one the server has none, and records nothing."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dedup_middleware import Dedup, Rule
 
 from .kit import FakeClock, VirtualTime, settle
+
+if TYPE_CHECKING:
+    from .records_kit import Postgres
 
 _skipped: dict[str, str] = {}
 
@@ -85,3 +91,30 @@ async def make_dedup(clock: FakeClock) -> AsyncIterator[Callable[..., Dedup]]:
         assert not table.under_way, [flight.key for flight in table.under_way]
         assert not table.tasks
         assert table.is_empty
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server of this process's own."""
+    if sys.platform == "win32":
+        pytest.skip("the PostgreSQL of the tests is for Linux and macOS")
+    from .records_kit import Postgres
+
+    # A socket's path has to be short, and the server's own user has to reach it.
+    with tempfile.TemporaryDirectory(prefix="dedup-pg-") as folder:
+        server = Postgres(folder)
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger with its tables; each kind of database in turn."""
+    from .records_kit import upgrade
+
+    if request.param == "postgresql":
+        emptied: str = request.getfixturevalue("postgres").emptied()
+        return emptied
+    url = f"sqlite:///{tmp_path}/dedup.db"
+    upgrade(url)
+    return url

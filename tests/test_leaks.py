@@ -37,6 +37,8 @@ from .leak_kit import (
     with_headers,
 )
 
+pytestmark = pytest.mark.slow
+
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER_TRACE = b"00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-00"
 every_store = pytest.mark.parametrize("store", STORES)

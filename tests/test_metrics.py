@@ -29,6 +29,7 @@ UNITS = {
     "dedup.store.size": "By",
     "dedup.store.operation.duration": "s",
     "dedup.evictions": "{response}",
+    "dedup.ledger.dropped": "{observation}",
 }
 
 
@@ -85,6 +86,7 @@ async def test_every_instrument_tells_what_its_name_says(
         "dedup.store.size": {frozenset(): size},
         "dedup.store.operation.duration": {point(operation="invalidate"): (1, 0.0)},
         "dedup.evictions": {frozenset(): 1},
+        "dedup.ledger.dropped": {frozenset(): 0},
     }
 
 

@@ -411,7 +411,7 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "a store's URL": lambda _: Dedup(store=URL),
     "a store's URL with options": lambda _: Dedup(store=f"redis://cache?password={SECRET}"),
     "a memory store's URL with a user": lambda _: Dedup(store=f"memory://a:{SECRET}@b"),
-    "records": lambda _: Dedup(records=URL),  # type: ignore[arg-type]
+    "records": lambda _: Dedup(records=URL),
     "a secret beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), secret=SECRET),
     "a wrong name": lambda _: DedupMiddleware(GatedApp(), secrets=SECRET),  # type: ignore[call-arg]
     "a rule's wrong name": lambda _: Rule(token=SECRET),  # type: ignore[call-arg]
@@ -422,7 +422,7 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "TOML: an open end": from_toml(f'secret = "{SECRET}'),
     "TOML: no quotes": from_toml(f"secret = {SECRET}"),
     "a store's URL beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), store=URL),
-    "records beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), records=URL),  # type: ignore[arg-type]
+    "records beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), records=URL),
     "a memory store's URL with a password": lambda _: Dedup(store=f"memory://?password={SECRET}"),
     "a store in a list": lambda _: Dedup(store=[URL]),  # type: ignore[arg-type]
     "TOML: a store's table": from_toml(f'[store]\nurl = "{URL}"'),

@@ -15,7 +15,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, Tracer, TracerProvider
 
-from .attributes import known, place
+from .attributes import Attributes, known, place
 from .guard import harmless
 from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, Tally, instruments
 from .spans import Seconds, Spans, Trace
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.status import Outcome, Reason
+    from ..events import AlertRaised
 
 __all__ = [
     "DEBUG",
@@ -36,6 +37,7 @@ __all__ = [
     "Trace",
     "Tracer",
     "TracerProvider",
+    "alerts_log",
     "flights_log",
     "log",
     "parts_log",
@@ -48,6 +50,8 @@ requests_log: Final = log.getChild("requests")
 """Hits and collapses, at DEBUG."""
 flights_log: Final = log.getChild("flights")
 """Failed forwards that others waited for, at WARNING."""
+alerts_log: Final = log.getChild("alerts")
+"""Alerts: raised at WARNING, over at INFO."""
 parts_log: Final = log.getChild("parts")
 """Failures of our own parts, at WARNING, at most once a minute a kind."""
 
@@ -74,6 +78,7 @@ class Telemetry(Spans):
         self.tallies: dict[CountKey, Tally] = {}
         self.gauges = gauges
         super().__init__(version, tracer_provider)
+        self.store_failures = 0
         self._logged: dict[str, float] = {}
         self._waits: list[tuple[float, str]] = []
         self._instruments = self._join(meter_provider) or Instruments(metrics.NoOpMeter(SCOPE_NAME))
@@ -137,6 +142,7 @@ class Telemetry(Spans):
     @harmless
     def store_failed(self, operation: str, error: str) -> None:
         """A store operation raised."""
+        self.store_failures += 1
         self.warn("store", "the store failed to %s (%s): requests go on without it", operation, error)
         attributes = {"dedup.operation": operation, "error.type": error}
         self._instruments.store_operation.record(0.0, attributes)
@@ -160,6 +166,25 @@ class Telemetry(Spans):
             "dedup_trace": forward and forward.trace_id,
         }
         flights_log.warning("a shared %s failed with %s", what, error, extra=extra)
+
+    @harmless
+    def alert(self, now: float, event: AlertRaised, turn: str) -> None:
+        """An alert is raised, raised again or over: one log line, inside of a short span where a tracer records."""
+        values: Attributes = {"alert": event.alert, "turn": turn}
+        values |= {"value": round(event.value, 6), "threshold": event.threshold}
+        if event.rule is not None:
+            values["rule"] = event.rule
+        span = self.start_alert(now, event.alert, {f"dedup.{name}": value for name, value in values.items()})
+        before = None if span is None else self.enter(span)
+        try:
+            level = logging.INFO if event.over else logging.WARNING
+            extra = {f"dedup_{name}": value for name, value in values.items()}
+            alerts_log.log(level, "%s", event.message, extra=extra)
+        finally:
+            if span is not None:
+                if before is not None:
+                    self.leave(span, before)
+                self.end_alert(span)
 
     def listener_failed(self, error: Exception) -> None:
         """A listener to events raised."""

@@ -49,6 +49,7 @@ class Gauges(NamedTuple):
     flights: Callable[[], int]
     bytes_: Callable[[], int]
     evictions: Callable[[], int]
+    dropped: Callable[[], int] = lambda: 0
 
 
 class Engine(Protocol):
@@ -106,6 +107,9 @@ class Instruments:
         )
         meter.create_observable_counter(
             "dedup.evictions", [self._sum("evictions")], "{response}", "Stored responses that made room"
+        )
+        meter.create_observable_counter(
+            "dedup.ledger.dropped", [self._sum("dropped")], "{observation}", "What is in no execution record"
         )
 
     def add(self, engine: Engine) -> None:

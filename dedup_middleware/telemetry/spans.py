@@ -150,6 +150,21 @@ class Spans:
             otel_context.attach(before)
 
     @harmless
+    def start_alert(self, now: float, alert: str, attributes: Attributes) -> Span | None:
+        """A short span around an alert's log line, so that the one leads to the other; what it says is its event."""
+        tracer = self.tracer(now)
+        if tracer is None:
+            return None
+        span = tracer.start_span(f"alert {alert}", None, SpanKind.INTERNAL, attributes)
+        span.add_event("dedup.alert", attributes)
+        return span
+
+    @harmless
+    def end_alert(self, span: Span) -> None:
+        """The alert is told."""
+        span.end()
+
+    @harmless
     def head(self, forward: Trace) -> None:
         """The forward's response has begun."""
         forward.span.add_event("head")

@@ -1,0 +1,184 @@
+"""The house: who asks is found out first, then what.
+
+Law: whoever is not allowed learns nothing, not even what exists; each refusal is counted and audited.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..core.decide import ambiguous
+from .asking import asked_for
+from .door import Door, address_of, check_origin
+from .live import Streams
+from .operations import OPERATIONS, Operation
+from .pages import File, files
+from .problems import NO_PATH, Problem, answer, too_many
+from .visit import Visit, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.types import Scope
+
+    from .api import Api
+    from .limiter import Limiter
+
+VISIT: Final = "dedup_admin_visit"
+"""The scope's key for who asks."""
+_READING: Final = ("GET", "HEAD")
+_LIVE: Final = "/api/health/live"
+_SESSION: Final = "/api/session"
+
+
+def path_below(scope: Scope) -> str:
+    """The path below where the app is mounted."""
+    path: str = scope["path"]
+    place = scope.get("root_path") or ""
+    return path[len(place) :] if place and f"{path}/".startswith(f"{place}/") else path
+
+
+def _ambiguous(scope: Scope) -> bool:
+    return ambiguous(scope["path"], scope.get("raw_path"))
+
+
+def _result(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+class House:
+    """What all requests share."""
+
+    def __init__(self, api: Api, door: Door, limiter: Limiter, told: dict[str, Any]) -> None:
+        self.api = api
+        self.door = door
+        self.limiter = limiter
+        self.document = told
+        self.streams = Streams(api, time.monotonic)
+        self.files = files()
+
+    def routes(self) -> list[Route]:
+        """One route a path, for all its methods."""
+        by_path: dict[str, dict[str, Operation]] = {}
+        for operation in OPERATIONS:
+            by_path.setdefault(f"/{operation.path}", {})[operation.method] = operation
+        return [
+            *(Route(path, self._endpoint(found), methods=list(found)) for path, found in by_path.items()),
+            *(Route(path, self._page(file)) for path, file in self.files.items()),
+        ]
+
+    def _endpoint(self, operations: dict[str, Operation]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            operation = operations["GET" if request.method == "HEAD" else request.method]
+            visit = Visit(self.api, self.streams, self.document, self.door, request, request.scope[VISIT])
+            try:
+                if not visit.who and not operation.is_open:  # whatever the gate made of the path
+                    raise refusal(self.door)
+                asked = await asked_for(operation, request)
+                if operation.changes and not operation.is_open:
+                    self._count_change(visit.who)
+                given = operation.run(visit, asked)
+                if inspect.isawaitable(given):
+                    given = await given
+            except Problem as problem:
+                if operation.name == "signIn" and problem.status == 401:
+                    self.limiter.hit("failures", address_of(request.scope.get("client")))
+                if operation.changes:
+                    self.api.audit.refused(
+                        visit.who or self._stranger(request), operation.name, _result(problem.status)
+                    )
+                return problem.response()
+            return given if isinstance(given, Response) else answer(given)
+
+        return endpoint
+
+    def _page(self, file: File) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            if not request.scope[VISIT] and self.door.sessions is None:
+                return refusal(self.door).response()
+            return file.response(request.headers.get("if-none-match"))
+
+        return endpoint
+
+    def _count_change(self, who: str) -> None:
+        if wait := self.limiter.hit("changes", who):
+            raise too_many(wait)
+
+    # -- who may ------------------------------------------------------------------------------------------------
+
+    async def admit(self, request: Request) -> str:
+        """Who asks, or "" where anybody may.
+
+        Raises:
+            Problem: for whoever may not, or not now.
+        """
+        path = path_below(request.scope)
+        who = ""
+        try:
+            if self._is_open(request.method, path) and not _ambiguous(request.scope):
+                self._admit_stranger(request, path)
+            else:
+                who = self.door.session(request) or await self._known(request)
+            self._check(request, who)
+        except Problem as problem:
+            result = _result(problem.status)
+            self.api.audit.refused(who or self._stranger(request), self._target(request.method, path), result)
+            raise
+        return who
+
+    def _check(self, request: Request, who: str) -> None:
+        """What holds for whoever may ask."""
+        if who and (wait := self.limiter.hit("requests", who)):
+            raise too_many(wait)
+        if request.method not in _READING:
+            check_origin(request)
+        if _ambiguous(request.scope):
+            raise Problem(404, NO_PATH)
+
+    def _stranger(self, request: Request) -> str:
+        """A name that tells strangers apart and says nothing about them."""
+        address = address_of(request.scope.get("client"))
+        return f"unknown {self.api.dedup.digest(address.encode()).hex()[:8]}"
+
+    def _is_open(self, method: str, path: str) -> bool:
+        if path == _LIVE:
+            return method in _READING
+        if self.door.sessions is None:
+            return False
+        return (path in self.files and method in _READING) or (path == _SESSION and method == "POST")
+
+    def _admit_stranger(self, request: Request, path: str) -> None:
+        if path == _LIVE:  # who restarts what does not answer must always hear that it does
+            return
+        address = address_of(request.scope.get("client"))
+        kind = "failures" if request.method == "POST" else "strangers"
+        wait = self.limiter.blocked(kind, address) if kind == "failures" else self.limiter.hit(kind, address)
+        if wait:
+            raise too_many(wait)
+
+    async def _known(self, request: Request) -> str:
+        """Who it is; refusals are counted, and past a bound nothing is looked at any more."""
+        address = address_of(request.scope.get("client"))
+        for kind in ("failures", "strangers"):
+            if wait := self.limiter.blocked(kind, address):
+                raise too_many(wait)
+        who = await self.door.who(request)
+        if who is None:
+            self.limiter.hit("failures" if "authorization" in request.headers else "strangers", address)
+            raise refusal(self.door)
+        return who
+
+    def _target(self, method: str, path: str) -> str:
+        """What was asked for, in words of ours: a stranger's path may hold anything."""
+        if path in self.files:
+            return "page"
+        found = [one for one in OPERATIONS if f"/{one.path}" == path]
+        named = [one for one in found if one.method == method] or found
+        return named[0].name if named else "unknown path"
