@@ -1,7 +1,7 @@
 """Requirements for .ci/run, read from pyproject.toml, where each is stated once.
 
 tests    what the quick tests need: the extra `test` without the tools that only the gate itself runs, and without
-         the servers, which tests/servers alone needs and whose newest releases want newer parts than the lowest
+         what only the slow tests need, whose newest releases may want newer parts than the lowest
 lowest   constraints: every lower bound (of the dependencies and the extras but `test`) as that very version
 """
 
@@ -17,6 +17,15 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools", "types-pyyaml"}
 SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "trustme", "twisted", "uvicorn-worker"}
+FRAMEWORKS = {"blacksheep", "django", "falcon", "litestar", "quart", "sanic"}
+OTHERS = {
+    "opentelemetry-exporter-prometheus",
+    "opentelemetry-instrumentation-asgi",
+    "opentelemetry-instrumentation-fastapi",
+    "pyyaml",
+    "schemathesis",
+    "websockets",
+}
 
 
 def expanded(extra: str) -> Iterator[str]:
@@ -28,7 +37,7 @@ def expanded(extra: str) -> Iterator[str]:
 
 
 def tests() -> Iterator[str]:
-    return (r for r in expanded("test") if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS | SERVERS)
+    return (r for r in expanded("test") if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS | SERVERS | FRAMEWORKS | OTHERS)
 
 
 def lowest() -> Iterator[str]:
