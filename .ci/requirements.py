@@ -37,7 +37,11 @@ def expanded(extra: str) -> Iterator[str]:
 
 
 def tests() -> Iterator[str]:
-    return (r for r in expanded("test") if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS | SERVERS | FRAMEWORKS | OTHERS)
+    return (
+        r
+        for r in expanded("test")
+        if re.split(r"[\s><=!~;\[]", r)[0] not in TOOLS | SERVERS | FRAMEWORKS | OTHERS
+    )
 
 
 def lowest() -> Iterator[str]:
