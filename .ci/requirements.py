@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 ]
 EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools", "types-pyyaml"}
-SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "trustme", "twisted", "uvicorn-worker"}
+SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "twisted", "uvicorn-worker"}
 FRAMEWORKS = {"blacksheep", "django", "falcon", "litestar", "quart", "sanic"}
 OTHERS = {
     "opentelemetry-exporter-prometheus",
