@@ -19,7 +19,6 @@ TOOLS = {"build", "mypy", "playwright", "ruff", "types-cachetools", "types-pyyam
 SERVERS = {"daphne", "granian", "gunicorn", "h2", "hypercorn", "twisted", "uvicorn-worker"}
 FRAMEWORKS = {"blacksheep", "django", "falcon", "litestar", "quart", "sanic"}
 OTHERS = {
-    "opentelemetry-exporter-prometheus",
     "opentelemetry-instrumentation-asgi",
     "opentelemetry-instrumentation-fastapi",
     "pyyaml",

@@ -204,10 +204,10 @@ class Exchange:
         error: BaseException | None = None
         for led in self.led:
             await led.joined()
-            end, led.error = led.error, None
             # One that this request left for another variant was cancelled by us, and its answer is of no concern.
-            if led is flight or not isinstance(end, asyncio.CancelledError):
-                error = error or end
+            if led is flight or not isinstance(led.error, asyncio.CancelledError):
+                error = error or led.error
+            led.error = None
         if waiter.gone and isinstance(error, asyncio.CancelledError):
             error = None  # a deserted flight's, our own doing: nobody cancelled this call
         failed = None if flight.complete or waiter.gone else "IncompleteResponse"

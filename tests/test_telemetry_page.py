@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule, RuleStats, Stats
+from dedup_middleware.events import AlertRaised
 
 from .kit import FakeClock, GatedApp, call, get
 from .telemetry_kit import FaultyTracers, Metrics, Seen, attributes, failing, story, with_route
@@ -119,6 +120,8 @@ async def test_the_page_names_every_instrument_with_its_kind_unit_and_attributes
 async def test_the_page_names_every_logger_and_extra_field_and_no_other(everything: Everything) -> None:
     documented = {name: row[-1] for row in table("Log lines", "logger") for name in row[0]}
     assert documented.pop("dedup_middleware") == set(), "tells of a configuration at start only"
+    raised = AlertRaised(at=2e9, alert="few hits", message="few", value=0.1, threshold=0.5, rule="git")
+    Dedup().telemetry.alert(0.0, raised, "raised")
     assert documented == everything.extras()
 
 
