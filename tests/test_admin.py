@@ -26,6 +26,8 @@ from dedup_middleware.events import AlertRaised, ExecutionCollapsed, ExecutionCo
 from .admin_kit import BEARER, RULES, TOKEN, House, Stream, heard, logged
 from .kit import FakeClock, GatedApp, call, get, settle
 
+pytestmark = pytest.mark.slow
+
 
 async def store(house: House, *items: str) -> None:
     async with house.client() as client:

@@ -15,6 +15,8 @@ from dedup_middleware.admin import admin
 from .admin_kit import BEARER, TOKEN
 from .kit import GatedApp, get
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [(name.lower().encode(), value.encode()) for name, value in BEARER.items()]
 
 

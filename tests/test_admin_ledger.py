@@ -21,6 +21,8 @@ from dedup_middleware.records import analytics as ledger_s
 from .admin_kit import House, heard, logged
 from .kit import FakeClock
 
+pytestmark = pytest.mark.slow
+
 FORMULA = '=HYPERLINK("http://evil.test")'
 
 

@@ -19,6 +19,8 @@ from dedup_middleware.alerts.alert import BYPASSES, WATCHED, signing_key
 from .kit import GatedApp
 from .test_docs import table
 
+pytestmark = pytest.mark.slow
+
 SECRET = "a secret of sixteen and more"
 HOOK = "https://hooks.example.test/services/T0/PATHSECRET?token=QUERYSECRET"
 

@@ -27,6 +27,8 @@ from .alerts_kit import Receiver, Told, eventually, serving, threads, watch_of
 from .kit import FakeClock
 from .telemetry_kit import Seen, attributes
 
+pytestmark = pytest.mark.slow
+
 SECRET = "a secret of sixteen and more"
 ROOT = Path(__file__).parent.parent
 

@@ -13,6 +13,8 @@ from dedup_middleware.alerts.measure import Fingerprints, Found, Measure, Readin
 from dedup_middleware.inventory import UnderWay
 from dedup_middleware.telemetry import Tally
 
+pytestmark = pytest.mark.slow
+
 Steps = list[tuple[float, float | None, str | None]]
 
 

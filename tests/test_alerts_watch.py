@@ -22,6 +22,8 @@ from dedup_middleware.stores.memory import MemoryStore
 from .alerts_kit import Told, eventually, threads, watch_of
 from .kit import FakeClock, GatedApp, call, get, settle, until
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Dedup]
 
 

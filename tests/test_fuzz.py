@@ -26,6 +26,8 @@ from .fuzz.mutations import shrunk
 from .fuzz.targets import TARGETS, corpus
 from .kit import make_scope
 
+pytestmark = pytest.mark.slow
+
 EXECUTIONS, LIMIT = 200, 600
 INPUTS = [(name, file, data) for name in TARGETS for file, data in corpus(name).items()]
 

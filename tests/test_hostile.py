@@ -18,6 +18,8 @@ from dedup_middleware.core import names
 
 from .kit import Call, FakeClock, GatedApp, Message, call, get, make_scope, settle
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Dedup]
 Request = dict[str, Any]
 JSON = (b"content-type", b"application/json")

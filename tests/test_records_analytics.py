@@ -15,6 +15,8 @@ from dedup_middleware.records.sql import SqlLedger
 
 from .records_kit import MINUTE, NOW, collapsed, completed
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600
 DAY = 86_400
 

@@ -24,6 +24,8 @@ from .kit import GatedApp, call, get, settle
 from .records_kit import NOW, BrokenError, FakeLedger, collapsed, completed, eventually, fails
 from .telemetry_kit import Metrics
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., tuple[Dedup, FakeLedger, Recorder]]
 KEPT = Rule("/kept/{id}", ttl=60, name="kept", tags=["kept:{id}"])
 

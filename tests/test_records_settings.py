@@ -30,6 +30,8 @@ from dedup_middleware.records.places import DEFAULT_AGE, DEFAULT_ROWS, place_of
 from .kit import GatedApp, get
 from .records_kit import FakeLedger, Postgres, run_in_thread, upgrade
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parent.parent / "docs" / "records.md").read_text(encoding="utf-8")
 
 

@@ -15,6 +15,8 @@ from dedup_middleware.core.memo import Memo
 from .kit import make_scope
 from .test_fingerprint import HASH, User, examples
 
+pytestmark = pytest.mark.slow
+
 RULES = [
     Rule(ttl=60),
     Rule(ttl=60, vary=["accept"], identity="shared"),

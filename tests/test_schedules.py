@@ -25,7 +25,7 @@ from .schedules.world import World
 
 pytestmark = pytest.mark.slow
 
-SEEDS = 3000
+SEEDS = 2000
 RANGE = 50
 
 

@@ -27,6 +27,8 @@ from .kit import Call, GatedApp, SteppedApp, call, chunk, head, make_scope, sett
 from .leak_kit import CREDENTIALS, FORM, JSON, STORES, Make, Request, rule_of
 from .telemetry_kit import Metrics, Seen
 
+pytestmark = pytest.mark.slow
+
 SECRET = "h7Qz-S3cr3t/Wert+9kV"
 every_store = pytest.mark.parametrize("store", STORES)
 
