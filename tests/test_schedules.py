@@ -25,7 +25,7 @@ from .schedules.world import World
 
 pytestmark = pytest.mark.slow
 
-SEEDS = 2000
+SEEDS = 1500
 RANGE = 50
 
 

@@ -15,8 +15,14 @@ from .client import H1, H2, Answer, Client, Pairs
 from .fleet import SERVERS, Running, Server
 from .steps import Step
 
+# Daphne looks at its apps once a second, and its HTTP/2 needs a new process after each error: a minute by itself.
+PATIENT = {("daphne", "h2")}
 LINES = [
-    pytest.param((server, protocol), id=f"{server.name}-{protocol}")
+    pytest.param(
+        (server, protocol),
+        id=f"{server.name}-{protocol}",
+        marks=[pytest.mark.thorough] if (server.name, protocol) in PATIENT else [],
+    )
     for server in SERVERS.values()
     for protocol in (["h1", "h2"] if server.h2 else ["h1"])
 ]
