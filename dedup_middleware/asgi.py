@@ -73,7 +73,7 @@ class DedupMiddleware:
         def __init__(
             self, app: ASGIApp, *, dedup: object = None, config: object = None, **settings: Any
         ) -> None:
-            caller = sys._getframe(1).f_code.co_name  # noqa: SLF001
+            caller = sys._getframe(1).f_code.co_name  # noqa: SLF001 - see `_make`
             self._make(app, dedup, config, settings, caller)
 
     def _make(
@@ -155,7 +155,7 @@ class DedupMiddleware:
         now = dedup.clock()
         try:
             # A function's value never lies under a request's key.
-            stored: StoredResponse | None = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment]
+            stored: StoredResponse | None = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment] # see above
         except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
             dedup.store_failed("get", error)
             stored = None

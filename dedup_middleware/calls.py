@@ -53,6 +53,9 @@ class Engine(Protocol):
     def enabled(self) -> bool:
         """Whether anything is shared."""
 
+    def in_use(self) -> None:
+        """Somebody uses the engine."""
+
     def digest(self, data: bytes) -> bytes:
         """The engine's keyed digest."""
 
@@ -85,6 +88,7 @@ class Calls:
     ) -> T:
         """See `Dedup.call`."""
         dedup = self._dedup
+        dedup.in_use()
         rule = checked(ttl, tags, max_wait)
         try:
             names = tuple(dict.fromkeys(f"tag:{tag}" for tag in tags))

@@ -156,15 +156,15 @@ class Dedup:
 
     def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
         """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
-        self._watch()
+        self.in_use()
         fresh = {place: rule for place, rule in rules.items() if place not in self._marked}
         if fresh:
             self.clear()  # rules change places: nothing that was computed under another one may answer
             self._marked.update(fresh)
             self._apply((*self._given, *self._marked.values()))
 
-    def _watch(self) -> None:
-        """Somebody uses the engine: alerts are evaluated from now on."""
+    def in_use(self) -> None:
+        """Somebody uses the engine: its threads, where it has any, run from now on."""
         if self.watch is not None:
             self.watch.start()
         if self.recorder is not None:
@@ -428,7 +428,7 @@ class Dedup:
         key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"), place)
         plan = self.plans.get(key)
         if plan is None:
-            self._watch()
+            self.in_use()
             plan = self.book.plan(scope, place)
             if self.is_own(scope):
                 plan = Bypass("off", plan.label)
@@ -473,8 +473,7 @@ class Dedup:
         return (target_name(scope), *tags)
 
     def digest(self, data: bytes) -> bytes:
-        """The engine's keyed digest, for the key of a function's call."""
-        self._watch()
+        """The engine's keyed digest."""
         return self._hash(data)
 
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
@@ -500,7 +499,7 @@ class Dedup:
 
 def _after_fork(dedup: Dedup) -> None:
     if hasattr(os, "register_at_fork"):
-        forked = weakref.WeakMethod(dedup._forked)  # noqa: SLF001
+        forked = weakref.WeakMethod(dedup._forked)  # noqa: SLF001 - in its own module
 
         def after_in_child() -> None:
             method = forked()

@@ -325,4 +325,4 @@ class Waiter(Reader):
         if self._watchman is not None:
             self._watchman.cancel()
             self._watchman = None
-        self.flight._left(self)  # noqa: SLF001
+        self.flight._left(self)  # noqa: SLF001 - its flight's other half

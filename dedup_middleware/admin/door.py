@@ -14,12 +14,12 @@ import secrets
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from inspect import iscoroutinefunction
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from ..core.errors import ConfigurationError
+from ..core.rules import is_async
 from ..telemetry import parts_log
 from .problems import Problem
 
@@ -78,7 +78,7 @@ class Door:
 
     async def _ask(self, function: Callable[[Request], Any], request: Request) -> str | None:
         try:
-            if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+            if is_async(function):
                 who = await function(request)
             else:
                 run = contextvars.copy_context().run

@@ -32,7 +32,7 @@ def _resident() -> int | None:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     with suppress(ImportError):
         import resource  # noqa: PLC0415 - Windows has none
-        import sys  # noqa: PLC0415
+        import sys  # noqa: PLC0415 - needed beside resource alone
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the most there was: better than nothing
         return peak if sys.platform == "darwin" else peak * 1024

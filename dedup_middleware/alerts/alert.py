@@ -12,7 +12,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
-from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from msgspec.structs import force_setattr
 
 from ..core.errors import ConfigurationError
 from ..core.masks import MASK
-from ..core.rules import check_fields, duration
+from ..core.rules import check_fields, duration, is_async
 from ..core.status import REASONS
 from ..events import AlertRaised
 
@@ -223,9 +222,7 @@ def shown(url: object) -> object:
 
 
 def _is_function(value: object) -> bool:
-    return callable(value) and not (
-        iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004
-    )
+    return callable(value) and not is_async(value)
 
 
 def _is_receiver(url: object) -> bool:

@@ -190,6 +190,12 @@ class Rule(_Path, frozen=True, kw_only=True):
 RULE_FIELDS: Final = frozenset(field.name for field in msgspec.structs.fields(Rule))
 
 
+def is_async(function: object) -> bool:
+    """Whether calling it gives a coroutine: a function, or an object whose call is one."""
+    called = getattr(function, "__call__", None)  # noqa: B004 - not whether it can be called, but what that does
+    return iscoroutinefunction(function) or iscoroutinefunction(called)
+
+
 _LONGEST: Final = 1_000_000_000
 """Seconds, some thirty years: more is a slip, and no timer takes every number."""
 
@@ -298,7 +304,7 @@ def _identity(value: object) -> Identity:
             raise ConfigurationError("Rule.identity", value, allowed)
         return value
     if callable(value):
-        if iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        if is_async(value):
             raise ConfigurationError("Rule.identity", value, f"{allowed} (not an async one)")
         return value
     items = _texts("Rule.identity", value, allowed)

@@ -57,7 +57,7 @@ def _standing(ledger: Ledger) -> SchemaError | None:
     async def look() -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                await ledger.standing()  # type: ignore[attr-defined]
+                await ledger.standing()  # type: ignore[attr-defined] # those made from a URL have it
         except SchemaError as error:
             found.append(error)
         except Exception:  # noqa: BLE001 - the recorder tells of it, and goes on trying
