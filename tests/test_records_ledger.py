@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from dedup_middleware.records import Execution, Ledger, RowRefusedError, analytics, open_ledger, schema
 from dedup_middleware.records.gathering import CHUNK, Gathering
@@ -119,8 +120,8 @@ async def test_the_rollup_adds_up_minute_by_minute(ledger: SqlLedger) -> None:
     await ledger.write(chunk(lambda g: g.memory(MINUTE, size=7, responses=4, evicted=2), number=7))
 
     assert [tuple(row) for row in await ledger.rows(select(schema.minutes).order_by("minute"))] == [
-        ("a", MINUTE, 6, 0, 0, 0, 1.0),
-        ("a", MINUTE + 60, 1, 0, 0, 0, 0.25),
+        ("a", MINUTE, 6, 0, 0, 0, 0, 0, 1.0),
+        ("a", MINUTE + 60, 1, 0, 0, 0, 0, 0, 0.25),
     ]
     assert [tuple(row) for row in await ledger.rows(select(schema.reasons).order_by("minute"))] == [
         ("a", MINUTE, "hit", "fresh", 6, 1.0),
@@ -142,6 +143,58 @@ async def test_a_chunk_that_comes_again_adds_nothing(ledger: SqlLedger) -> None:
 
     (record,) = await analytics.find(ledger, "k1")
     assert record.execution_count == 2
+
+
+@contextmanager
+def sent() -> Iterator[list[str]]:
+    """What is sent to a database meanwhile, but for what begins and ends a transaction."""
+    statements: list[str] = []
+
+    def heard(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", heard)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", heard)
+
+
+async def test_a_chunk_is_one_statement_where_each_is_a_round_trip(ledger: SqlLedger) -> None:
+    def fill(gathering: Gathering) -> None:
+        gathering.completed(completed())
+        gathering.requests("a", MINUTE, "hit", "fresh", 3, 0.5)
+        gathering.memory(MINUTE, size=10, responses=3, evicted=1)
+
+    await ledger.write(chunk(fill))
+    with sent() as statements:
+        await ledger.write(chunk(fill, number=2))
+
+    assert len(statements) == (1 if ledger.place.file is None else 7)
+    assert (await analytics.find(ledger, "k1"))[0].execution_count == 2
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**53 + 1, 2**62])
+async def test_counts_and_durations_come_back_exactly(ledger: SqlLedger, number: int) -> None:
+    def fill(gathering: Gathering) -> None:
+        gathering.completed(completed(duration=0.1 + 0.2, at=NOW + 0.123456))
+        gathering.requests("a", MINUTE, "hit", "fresh", number, 1e-300)
+
+    await ledger.write(chunk(fill))
+
+    (row,) = await ledger.rows(select(schema.minutes))
+    assert (row.hit, row.saved) == (number, 1e-300)
+    (record,) = await analytics.find(ledger, "k1")
+    assert (record.total_duration, record.first_execution) == (0.1 + 0.2, NOW + 0.123456 - (0.1 + 0.2))
+
+
+async def test_a_question_is_one_statement(ledger: SqlLedger) -> None:
+    await ledger.prepare()
+    with sent() as statements:
+        await analytics.operations(ledger)
+        await analytics.series(ledger, rule="a", since=NOW, until=NOW + 60)
+
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "SELECT"]
 
 
 async def test_a_chunk_is_written_whole_or_not_at_all(ledger: SqlLedger) -> None:
@@ -204,8 +257,8 @@ async def test_a_ledger_serves_several_event_loops(ledger_url: str) -> None:
     threads = [threading.Thread(target=run, args=(f"w{number}",)) for number in range(3)]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        await asyncio.sleep(0.01)
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
 
     assert not failed
     assert (await analytics.find(ledger, "k1"))[0].execution_count == 15
@@ -230,7 +283,7 @@ async def main(url, writer):
                 await ledger.write(one)
                 break
             except Exception:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the other process wrote
     await ledger.aclose()
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -240,10 +293,7 @@ async def test_processes_that_write_at_once_lose_nothing(ledger: SqlLedger, ledg
     processes = [
         subprocess.Popen([sys.executable, "-c", WRITER, ledger_url, f"w{number}"]) for number in range(2)
     ]
-    for process in processes:
-        while process.poll() is None:
-            await asyncio.sleep(0.02)
-    assert [process.returncode for process in processes] == [0, 0]
+    assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0]
 
     found = (await analytics.operations(ledger)).items
     assert len(found) == 20

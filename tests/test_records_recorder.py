@@ -17,11 +17,12 @@ import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.records import RowRefusedError, analytics, open_ledger
+from dedup_middleware.records.collecting import Collecting
 from dedup_middleware.records.gathering import Gathering
 from dedup_middleware.records.recorder import Recorder
 
-from .kit import GatedApp, call, get, settle
-from .records_kit import NOW, BrokenError, FakeLedger, collapsed, completed, eventually, fails
+from .kit import GatedApp, eventually, get, together
+from .records_kit import NOW, BrokenError, FakeLedger, collapsed, completed, fails
 from .telemetry_kit import Metrics
 
 pytestmark = pytest.mark.slow
@@ -53,11 +54,7 @@ async def test_executions_collapses_and_hits_are_recorded_by_fingerprint_and_by_
     dedup, ledger, recorder = make(KEPT)
     bare = GatedApp()
     app = DedupMiddleware(bare, dedup=dedup)
-    calls = [call(app, "/kept/7") for _ in range(3)]
-    await settle()
-    bare.gate.set()
-    for one in calls:
-        await one.done()
+    calls = await together(app, bare, 3, "/kept/7")
     for _ in range(4):
         await get(app, "/kept/7")
     await get(app, "/kept/7", method="POST")
@@ -151,7 +148,7 @@ async def test_hits_alone_are_recorded_with_how_long_they_take(make: Make) -> No
     recorder.collect()
     assert not gathering._latencies
 
-    recorder._samples["kept"] = 0.001
+    recorder._collecting.sampled("kept", 0.001)
     recorder.collect()
 
     (with_, without) = gathering._latencies.items()
@@ -211,9 +208,9 @@ async def test_a_ledger_that_hangs_holds_up_nothing_but_its_own_thread(make: Mak
 
     run = recorder._run
     assert run is not None
-    assert run._loop is not None
+    assert run.loop is not None
     ledger.mood = lambda: None
-    run._loop.call_soon_threadsafe(gates[0].set)
+    run.loop.call_soon_threadsafe(gates[0].set)
     assert await recorder.settle()
     assert ledger.total("executions", "execution_count") == 50
 
@@ -262,6 +259,27 @@ async def test_a_slow_listener_s_queue_is_counted(make: Make) -> None:
     assert recorder.dropped == 5
 
 
+async def test_a_load_without_end_is_written_in_turns_and_not_as_it_comes(make: Make) -> None:
+    """Each write brings the next event: a recorder that waited for quiet would write one by one, and never rest."""
+    dedup, ledger, recorder = make()
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+    await get(app, "/")
+    assert await recorder.settle()
+    brought = iter(range(10_000))
+
+    def brings() -> None:
+        with recorder._lock:
+            recorder._gathering.completed(completed(f"k{next(brought)}"))
+
+    ledger.mood = brings
+    recorder._every = 60.0
+    tries = ledger.tries
+    await get(app, "/1")
+    assert await recorder.settle()
+
+    assert ledger.tries - tries <= 3
+
+
 # -- its life ----------------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +315,7 @@ async def test_closing_waits_for_a_ledger_that_hangs_no_longer_than_its_bound(
 ) -> None:
     monkeypatch.setattr("dedup_middleware.records.recorder.CLOSING", 0.2)
     dedup, ledger, _ = make()
-    ledger.mood = lambda: asyncio.sleep(2)
+    ledger.mood = lambda: asyncio.sleep(2)  # ten times the bound, but no thread for ever
     await get(DedupMiddleware(GatedApp(opened=True), dedup=dedup), "/")
 
     started = time.monotonic()
@@ -338,7 +356,7 @@ async def main():
     for number in range(5):
         await get(app, f"/{number}")
     while not dedup.recorder.is_running:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # its thread starts by itself
     await dedup.recorder.settle()
     for number in range(5, 8):
         await get(app, f"/{number}")
@@ -395,6 +413,24 @@ async def test_after_a_fork_parent_and_children_record_what_is_their_own(tmp_pat
     await ledger.aclose()
     assert rates.total.requests == 5 + 3 + 3 + 2
     assert {(one.executions) for one in operations.items} == {4, 3}
+
+
+async def test_what_was_counted_before_a_fork_is_for_the_parent_to_tell(make: Make) -> None:
+    dedup, _, recorder = make(KEPT)
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+    for _ in range(3):
+        await get(app, "/kept/1")
+    dedup.clear()
+    await get(app, "/kept/2")
+
+    collecting, gathering = Collecting(dedup), Gathering()
+    collecting.skip()
+    collecting.collect(gathering, 0)
+
+    ((row,),) = [chunk.rows["memory"] for chunk in gathering.take("w", 1, NOW)]
+    assert (row["responses"], row["invalidated"]) == (1, 0)
+    assert len(gathering) == 0
+    assert await recorder.settle()
 
 
 # -- gathering ---------------------------------------------------------------------------------------------------------
@@ -464,7 +500,7 @@ async def test_a_store_that_fails_or_is_replaced_is_no_trouble(make: Make) -> No
         def evicted(self) -> int:
             raise BrokenError
 
-    dedup.keeper.store = Failing()  # type: ignore[assignment]
+    dedup.keeper.store = Failing()  # type: ignore[assignment] # a store that only fails
     recorder.collect()
     dedup.store = dedup.keeper.make()
     assert await recorder.settle()

@@ -15,7 +15,7 @@ from ..core.errors import ConfigurationError
 from .places import Place, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .gathering import Chunk
     from .sql import SqlLedger
@@ -86,8 +86,8 @@ class Ledger(Protocol):
             RowRefusedError: where it can't be stored at all; anything else is worth another try.
         """
 
-    async def rows(self, statement: Any) -> Sequence[Any]:
-        """The rows that a statement of SQLAlchemy selects."""
+    async def rows(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        """The rows that a statement of SQLAlchemy selects; parameters that it has no place for are ignored."""
 
     async def trim(self, now: float) -> int:
         """Drop some of what is too old or too much; how many rows went."""

@@ -5,16 +5,7 @@ Law: durations are seconds, times seconds since the epoch, rates and shares 0 to
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
-
-
-class Window(NamedTuple):
-    """From when (included) until when (not included)."""
-
-    since: float
-    until: float
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +22,10 @@ class _Spanning(_Page, frozen=True, kw_only=True):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation: what ran under one fingerprint, how often it was answered without running, and what that saved."""
+    """One operation: what ran under one fingerprint, how often it was answered without running, and what that saved.
+
+    All counts are those since `since`, when it was first seen, whichever window it was asked for with.
+    """
 
     rule: str
     key: str
@@ -48,7 +42,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate: float
     saved: float
     bytes_saved: int
-    first: float
+    since: float
     last: float
     trace_id: str | None
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from ..core.status import OUTCOMES
 from .histogram import bucket
+from .outcomes import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -236,7 +236,7 @@ def _minute_rows(requests: dict[tuple[str, int, str, str], _Requests]) -> list[d
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for (rule, minute, outcome, _), found in sorted(requests.items(), key=lambda item: item[0]):
         row = rows.setdefault(
-            (rule, minute), {"rule": rule, "minute": minute, **dict.fromkeys(OUTCOMES, 0), "saved": 0.0}
+            (rule, minute), {"rule": rule, "minute": minute, **dict.fromkeys(COLUMNS, 0), "saved": 0.0}
         )
         row[outcome] += found.number
         row["saved"] += found.saved

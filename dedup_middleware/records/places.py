@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
+from ..core.checks import duration
 from ..core.errors import ConfigurationError
-from ..core.rules import duration
 
 ALLOWED: Final = (
     "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE, with ?max_age=30d (above 0) and "

@@ -6,13 +6,13 @@ make exactly these tables, and a test compares.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, text
 
-OUTCOMES: Final = ("hit", "collapsed", "forwarded", "bypassed")
-"""Each a column of the minutes; an outcome that a version brings needs a migration, and a test compares."""
-HEAD: Final = "0001"
+from .outcomes import COLUMNS
+
+HEAD: Final = "0002"
 """The migration that makes these tables."""
 VERSION_TABLE: Final = "dedup_schema"
 
@@ -44,61 +44,52 @@ executions: Final = Table(
 DUPLICATED: Final = text("duplicates > 0")
 REPEATED: Final = text("execution_count > 1")
 Index("dedup_executions_fingerprint_rule", executions.c.fingerprint, executions.c.rule, unique=True)
-Index(
-    "dedup_executions_duplicates",
-    executions.c.duplicates,
-    sqlite_where=DUPLICATED,
-    postgresql_where=DUPLICATED,
-)
-Index(
-    "dedup_executions_rule_duplicates",
-    executions.c.rule,
-    executions.c.duplicates,
-    sqlite_where=DUPLICATED,
-    postgresql_where=DUPLICATED,
-)
-Index(
-    "dedup_executions_repeated",
-    executions.c.execution_count,
-    sqlite_where=REPEATED,
-    postgresql_where=REPEATED,
-)
 Index("dedup_executions_updated", executions.c.updated_at)
+for _name, _columns, _some in (
+    ("duplicates", ["duplicates"], DUPLICATED),
+    ("rule_duplicates", ["rule", "duplicates"], DUPLICATED),
+    ("repeated", ["execution_count"], REPEATED),
+):
+    Index(
+        f"dedup_executions_{_name}",
+        *(executions.c[column] for column in _columns),
+        sqlite_where=_some,
+        postgresql_where=_some,
+    )
 
-minutes: Final = Table(
+
+def _rollup(name: str, *columns: Column[Any]) -> Table:
+    """Rows of one rule and one minute (the second at which it begins)."""
+    return Table(
+        name,
+        metadata,
+        Column("rule", _RULE, primary_key=True),
+        Column("minute", BigInteger, primary_key=True, autoincrement=False),
+        *columns,
+        Index(f"{name}_minute", "minute"),
+        sqlite_with_rowid=False,
+    )
+
+
+minutes: Final = _rollup(
     "dedup_minutes",
-    metadata,
-    Column("rule", _RULE, primary_key=True),
-    Column("minute", BigInteger, primary_key=True, autoincrement=False),
-    *(Column(outcome, BigInteger, nullable=False) for outcome in OUTCOMES),
+    *(Column(outcome, BigInteger, nullable=False) for outcome in COLUMNS),
     Column("saved", Double, nullable=False),
-    Index("dedup_minutes_minute", "minute"),
-    sqlite_with_rowid=False,
 )
 
-reasons: Final = Table(
+reasons: Final = _rollup(
     "dedup_reasons",
-    metadata,
-    Column("rule", _RULE, primary_key=True),
-    Column("minute", BigInteger, primary_key=True, autoincrement=False),
     Column("outcome", String(32), primary_key=True),
     Column("reason", String(32), primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("saved", Double, nullable=False),
-    Index("dedup_reasons_minute", "minute"),
-    sqlite_with_rowid=False,
 )
 
-latencies: Final = Table(
+latencies: Final = _rollup(
     "dedup_latencies",
-    metadata,
-    Column("rule", _RULE, primary_key=True),
-    Column("minute", BigInteger, primary_key=True),
     Column("kind", String(8), primary_key=True),
     Column("bucket", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
-    Index("dedup_latencies_minute", "minute"),
-    sqlite_with_rowid=False,
 )
 
 memory: Final = Table(

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Table, bindparam, case, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from . import RowRefusedError, schema
+from .adding import Adding, AtOnce, InTurn
 from .engines import engines_for
 from .migrating import creates, migrate, standing, version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Executable, Row
+    from sqlalchemy import Connection, Executable, Row, Table
 
     from .engines import Work
     from .gathering import Chunk
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIM_ROWS: Final = 2000
-_TABLES: Final[Mapping[str, Table]] = {
-    "executions": schema.executions,
-    "minutes": schema.minutes,
-    "reasons": schema.reasons,
-    "latencies": schema.latencies,
-    "memory": schema.memory,
-}
 _AGES: Final[tuple[tuple[Table, Any], ...]] = (
     (schema.executions, schema.executions.c.updated_at),
     (schema.minutes, schema.minutes.c.minute),
@@ -43,8 +36,6 @@ _AGES: Final[tuple[tuple[Table, Any], ...]] = (
     (schema.audit, schema.audit.c.at),
     (schema.writers, schema.writers.c.at),
 )
-_MOST: Final = frozenset({"bytes", "responses"})
-_YOUNGEST: Final = frozenset({"method", "route", "tags", "last_trace_id"})
 
 
 class SqlLedger:
@@ -54,9 +45,7 @@ class SqlLedger:
         self.place = place
         self._engines = engines_for(place)
         self._ready = False
-        insert = sqlite.insert if place.file is not None else postgresql.insert
-        self._claim = _claim(insert)
-        self._adds = {name: _adds(insert, table) for name, table in _TABLES.items()}
+        self._add: Adding = InTurn() if place.file is not None else AtOnce()
 
     async def aclose(self) -> None:
         """Close what this loop has opened; a closed ledger may be used again."""
@@ -105,16 +94,10 @@ class SqlLedger:
         Raises:
             RowRefusedError: where the database refuses the rows as such.
         """
-
-        def add(connection: Connection) -> None:
-            claimed = {"writer": chunk.writer, "number": chunk.number, "at": chunk.at}
-            # Where only the answer to a commit was lost, the chunk comes again, and is there already.
-            if connection.execute(self._claim, claimed).rowcount:
-                for name, rows in chunk.rows.items():
-                    connection.execute(self._adds[name], rows)
-
         try:
-            await self.run(add)
+            await self._engines.do(
+                lambda connection: self._add(connection, chunk), writes=self._add.transaction
+            )
         except StatementError as error:
             if isinstance(error, (DataError, IntegrityError)) or type(error) is StatementError:
                 raise RowRefusedError(type(error).__name__) from error
@@ -131,10 +114,12 @@ class SqlLedger:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
-        """The rows that a statement selects."""
+    async def rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """The rows that a statement selects; parameters that it has no place for are ignored."""
         await self.prepare()
-        return await self._engines.do(lambda connection: connection.execute(statement).fetchall())
+        return await self._engines.do(lambda connection: connection.execute(statement, parameters).fetchall())
 
     # -- keeping it small ---------------------------------------------------------------------------------------
 
@@ -165,41 +150,3 @@ class SqlLedger:
             rows = [dict(zip(names, row, strict=True)) for row in sorted(map(tuple, found))]
             await self.run(lambda connection: connection.execute(statement, rows))
         return len(found)
-
-
-def _claim(insert: Any) -> Any:
-    statement = insert(schema.writers)
-    return statement.on_conflict_do_update(
-        index_elements=["writer"],
-        set_={"number": statement.excluded.number, "at": statement.excluded.at},
-        where=schema.writers.c.number < statement.excluded.number,
-    )
-
-
-def _adds(insert: Any, table: Table) -> Any:
-    """An insert that adds to the row that is there."""
-    statement = insert(table)
-    new, old = statement.excluded, table.c
-    keys = (
-        ["fingerprint", "rule"]
-        if table is schema.executions
-        else [column.name for column in table.primary_key]
-    )
-    changes: dict[str, Any] = {}
-    for column in table.columns:
-        name = column.name
-        if name in {*keys, "id", "created_at"}:
-            continue
-        if name in _YOUNGEST:
-            changes[name] = func.coalesce(new[name], old[name])
-        elif name == "first_execution":
-            changes[name] = _extreme(old[name], new[name], old[name] <= new[name])
-        elif name in {"last_execution", "updated_at"} or (table is schema.memory and name in _MOST):
-            changes[name] = _extreme(old[name], new[name], old[name] >= new[name])
-        else:
-            changes[name] = old[name] + new[name]
-    return statement.on_conflict_do_update(index_elements=keys, set_=changes)
-
-
-def _extreme(old: Any, new: Any, keep: Any) -> Any:
-    return case((keep, old), else_=func.coalesce(new, old))

@@ -13,8 +13,8 @@ import asyncio
 import platform
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -51,8 +51,9 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
     done: asyncio.Future[None]
 
-    def __init__(self, expected: bytes) -> None:
+    def __init__(self, expected: bytes, request: Callable[[], bytes]) -> None:
         self.expected = expected
+        self.request = request
         self.left = 0
         self.received = b""
 
@@ -60,7 +61,7 @@ class Connection(asyncio.Protocol):
         """Send so many requests, one after another."""
         self.done = asyncio.get_running_loop().create_future()
         self.left = number
-        self.transport.write(REQUEST)
+        self.transport.write(self.request())
         return self.done
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,7 +78,7 @@ class Connection(asyncio.Protocol):
         if not (head.startswith(b"HTTP/1.1 200 ") and self.expected in head and body == KIB):
             self.done.set_exception(AssertionError(f"not what was expected: {head!r}"))
         elif self.left:
-            self.transport.write(REQUEST)
+            self.transport.write(self.request())
         else:
             self.done.set_result(None)
 
@@ -87,11 +88,13 @@ class Connection(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def connected(port: int, expected: bytes) -> AsyncIterator[list[Connection]]:
-    """Connections to one server."""
+async def connected(
+    port: int, expected: bytes, request: Callable[[], bytes] = lambda: REQUEST
+) -> AsyncIterator[list[Connection]]:
+    """Connections to one server, and what each of them asks for."""
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(partial(Connection, expected), "127.0.0.1", port)
+        await loop.create_connection(partial(Connection, expected, request), "127.0.0.1", port)
         for _ in range(CONNECTIONS)
     ]
     try:
@@ -113,14 +116,14 @@ class Contender(msgspec.Struct):
     name: str
     server: Server
     expected: bytes
-    connections: list[Connection] = []
     times: list[float] = []
 
     async def turn(self, number: int) -> float:
-        """Microseconds in all of `number` requests over each connection."""
-        before = self.server.ask("process")["cpu"]
-        await ask(self.connections, number)
-        spent: float = self.server.ask("process")["cpu"] - before
+        """Microseconds in all of `number` requests over each connection; a server closes those that wait for long."""
+        async with connected(self.server.port, self.expected) as connections:
+            before = self.server.ask("process")["cpu"]
+            await ask(connections, number)
+            spent: float = self.server.ask("process")["cpu"] - before
         return spent * 1e6
 
 
@@ -131,14 +134,6 @@ async def race(field: Sequence[Contender], rounds: int, number: int) -> None:
     for contender in field:
         async with connected(contender.server.port, b"") as connections:
             await ask(connections, 1)  # whoever stores has stored now
-    async with AsyncExitStack() as stack:
-        for contender in field:
-            there = connected(contender.server.port, contender.expected)
-            contender.connections = await stack.enter_async_context(there)
-        await _rounds(field, rounds, each, order)
-
-
-async def _rounds(field: Sequence[Contender], rounds: int, each: int, order: random.Random) -> None:
     for done in range(-1, rounds):
         spent = {contender.name: 0.0 for contender in field}
         turns = [contender for contender in field for _ in range(TURNS)]
@@ -170,9 +165,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.over_http", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="rounds that count (default: 9)")
     parser.add_argument("--requests", type=int, default=10_000, help="a round and server (default: 10000)")
+    parser.add_argument(
+        "--records", action="store_true", help="what records cost: hits and new keys with and without"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 when the mark is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     chosen = parser.parse_args(arguments)
+    if chosen.records:
+        from .over_http_records import report
+
+        ok = report(chosen.rounds, chosen.requests, chosen.json)
+        return 1 if chosen.strict and not ok else 0
     with ExitStack() as stack:
         here = f"{__package__}.over_http"
         bare = Contender("raw", stack.enter_context(serving(f"{here}:raw_service")), b"")

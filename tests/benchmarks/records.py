@@ -10,11 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, Engine, Select, event, select
+from sqlalchemy import Connection, Engine, Select, event, func, select
 
 from dedup_middleware.records import analytics, engines, open_ledger
 from dedup_middleware.records.gathering import Gathering
@@ -40,9 +40,9 @@ SELECT 'rule-' || (i % {rules}), {fingerprint}, 'GET', '/things/{{id}}', 1 + i %
 FROM numbers
 """
 _MINUTES = """
-INSERT INTO dedup_minutes (rule, minute, hit, collapsed, forwarded, bypassed, saved)
+INSERT INTO dedup_minutes (rule, minute, hit, stale, revalidated, collapsed, forwarded, bypassed, saved)
 {count}
-SELECT 'rule-' || r.i, {now} - 60 * (n.i + 1), 1 + n.i % 100, n.i % 10, n.i % 7, 0, 0.25
+SELECT 'rule-' || r.i, {now} - 60 * (n.i + 1), 1 + n.i % 100, n.i % 3, n.i % 2, n.i % 10, n.i % 7, 0, 0.25
 FROM numbers n CROSS JOIN (SELECT i FROM numbers WHERE i < {rules}) r
 """
 
@@ -142,7 +142,7 @@ async def plan_of(ledger: SqlLedger, ask: Callable[[], Awaitable[object]]) -> st
 
     def ask_for_it(connection: Connection) -> None:
         for statement, parameters in statements:
-            if statement.startswith("INSERT"):
+            if "INSERT INTO" in statement:
                 continue
             rows = connection.exec_driver_sql(explain + statement, parameters)  # type: ignore[arg-type] # as it was sent
             lines.extend(" ".join(map(str, row)) for row in rows)
@@ -153,37 +153,37 @@ async def plan_of(ledger: SqlLedger, ask: Callable[[], Awaitable[object]]) -> st
 
 
 @contextmanager
-def databases(only: str | None) -> Iterator[dict[str, str]]:
-    """The URLs of empty ledgers."""
-    with tempfile.TemporaryDirectory(prefix="dedup-benchmark-") as folder:
+def databases(only: str | None, keep: Path | None) -> Iterator[dict[str, str]]:
+    """The URLs of ledgers: in a folder that stays, where one is named, else in one that goes."""
+    with ExitStack() as stack:
+        if keep is None:
+            keep = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dedup-benchmark-")))
+        keep.mkdir(exist_ok=True)
         found = {}
         if only in (None, "sqlite"):
-            found["SQLite"] = f"sqlite:///{folder}/dedup.db"
-            upgrade(found["SQLite"])
-        server = None
+            found["SQLite"] = f"sqlite:///{keep.absolute()}/dedup.db"
         if only in (None, "postgresql"):
-            with tempfile.TemporaryDirectory(prefix="dedup-pg-") as place:
-                server = Postgres(place)
-                try:
-                    yield found | {"PostgreSQL": server.emptied()}
-                finally:
-                    server.stop()
-        else:
-            yield found
+            server = Postgres(str(keep / "postgresql"), "stop")
+            stack.callback(server.stop)
+            found["PostgreSQL"] = server.url
+        for url in found.values():
+            upgrade(url)
+        yield found
 
 
 async def run(url: str, name: str, records: int, rounds: int, told: Callable[[str], None]) -> list[Figure]:
-    """Fill one database and measure it."""
+    """Fill one database, unless it is full, and measure it."""
     ledger = open_ledger(url)
     try:
-        told(f"{name}: {records:,} records")
-        started = time.perf_counter()
-        minutes = max(RULES, DAYS * 1440 * records // 1_000_000)
         engines.ANSWER = 3600.0  # type: ignore[misc] # filling takes its time
-        await ledger.run(lambda connection: fill(connection, records, minutes))
+        started = time.perf_counter()
+        if not (await ledger.rows(select(func.count()).select_from(executions)))[0][0]:
+            told(f"{name}: {records:,} records")
+            minutes = max(RULES, DAYS * 1440 * records // 1_000_000)
+            await ledger.run(lambda connection: fill(connection, records, minutes))
+            told(f"{name}: filled in {time.perf_counter() - started:.0f} s")
         await ledger.aclose()
         engines.ANSWER = 10.0  # type: ignore[misc] # as ever
-        told(f"{name}: filled in {time.perf_counter() - started:.0f} s")
         return await measure(ledger, name, records, rounds, told)
     finally:
         await ledger.aclose()
@@ -206,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=400, help="times that each is asked (default: 400)")
     parser.add_argument("--only", choices=["sqlite", "postgresql"], help="one database alone")
     parser.add_argument("--smoke", action="store_true", help="only show that it works")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the databases there, and use those there"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a mark is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     chosen = parser.parse_args(arguments)
@@ -216,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
 
     figures: list[Figure] = []
-    with databases(chosen.only) as urls:
+    with databases(chosen.only, chosen.keep) as urls:
         for name, url in urls.items():
             figures += asyncio.run(run(url, name, records, rounds, told))
     print(render(figures))

@@ -76,7 +76,7 @@ def without_invalidation() -> Service:
     """The middleware itself, deaf to writes."""
     service = deduplicated()
     assert isinstance(service.app, DedupMiddleware)
-    service.app.dedup.wrote = lambda scope, names: None  # type: ignore[method-assign]
+    service.app.dedup.wrote = lambda scope, names, groups=(): None  # type: ignore[method-assign] # deaf
     return service
 
 
@@ -215,8 +215,8 @@ def test_what_is_wrong_is_said_in_a_sentence(head: Head, body: bytes, floor: int
     ("said", "outcome"),
     [
         (b"dedup; hit; ttl=3", "hit"),
-        (b"dedup; fwd=miss; collapsed", "collapsed"),
-        (b"dedup; fwd=miss; stored", "forwarded"),
+        (b"dedup; fwd=uri-miss; collapsed", "collapsed"),
+        (b"dedup; fwd=uri-miss; stored; ttl=60", "forwarded"),
         (b"", "bypassed"),
     ],
 )
