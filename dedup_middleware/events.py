@@ -84,14 +84,17 @@ class ResponseStored(Event, frozen=True, kw_only=True, tag="response.stored"):
 
 
 class ResponseInvalidated(Event, frozen=True, kw_only=True, tag="response.invalidated"):
-    """So many stored responses went because somebody asked: by code, by a request that writes, or by an administrator.
+    """So many stored responses went because somebody asked.
 
-    `tags` are those that were named; a request's own target is not told.
+    `by` is "code", "request" (one that writes) or "administrator". `tags`, `rule` or `key` (a digest in hex) say what
+    was named: without them, all. A request's own target is not told.
     """
 
     by: str
     tags: tuple[str, ...]
     dropped: int
+    rule: str | None = None
+    key: str | None = None
 
 
 class AlertRaised(Event, frozen=True, kw_only=True, tag="alert.raised"):

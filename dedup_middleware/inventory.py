@@ -23,7 +23,7 @@ class Held(msgspec.Struct, frozen=True):
     """One stored response, or a function's value (which has no status).
 
     `key` is the fingerprint's digest in hex, `bytes` what the store is charged, `age` and `ttl` are in seconds (since
-    the forward's head, and left), `seconds` is how long the forward took.
+    the forward's head, and left: below 0 it is stale), `seconds` is how long the forward took.
     """
 
     rule: str
@@ -61,12 +61,12 @@ def held(
     rule: str | None = None,
     tag: str | None = None,
 ) -> list[Held]:
-    """What is stored and fresh, under one rule and with one tag where these are given; the youngest first."""
+    """What is stored and may still answer, under one rule and with one tag where given; the youngest first."""
     found = []
     for partition, key, stored in items:
         response = stored if isinstance(stored, StoredResponse) else None
         label = labels[partition] if response is not None else stored.label  # type: ignore[union-attr] # a value
-        if now >= stored.expires or rule not in (None, label):
+        if now >= stored.expires + stored.kept or rule not in (None, label):
             continue
         tags = tags_in(stored.names)
         if tag is None or tag in tags:

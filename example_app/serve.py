@@ -99,13 +99,20 @@ def _telemetry(settings: Settings) -> tuple[Recorder | None, Telemetry | None]:
 
 
 def _dedup(settings: Settings, telemetry: Telemetry | None) -> Dedup:
-    from dedup_middleware import Dedup  # noqa: PLC0415  the bare server runs without it
+    from dedup_middleware import Alert, Dedup  # noqa: PLC0415  the bare server runs without it
 
     more: dict[str, Any] = {}
     if telemetry is not None:
         more |= {"tracer_provider": telemetry.tracer_provider, "meter_provider": telemetry.meter_provider}
     if settings.token is not None:  # what is measured records nothing
-        more |= {"records": f"sqlite:///{settings.folder}/records.db", "secret": settings.token}
+        more |= {
+            "records": f"sqlite:///{settings.folder}/records.db",
+            "secret": settings.token,
+            "alerts": [
+                Alert("few hits", "hit-rate", below=0.5, minimum=50, window="1m"),
+                Alert("the chat runs often", "executions", rule="chat", above=5, window="1m"),
+            ],
+        }
     return Dedup.from_toml(settings.rules, **more)
 
 

@@ -39,6 +39,12 @@ class House:
         self.app.router.routes.insert(0, mounted(self.admin))
         self.app.add_middleware(DedupMiddleware, dedup=self.dedup)
 
+    @property
+    def inside(self) -> Any:
+        """What all requests of the administration share."""
+        (gate,) = self.admin.user_middleware
+        return gate.kwargs["house"]
+
     async def _item(self, request: Any) -> PlainTextResponse:
         self.runs += 1
         return PlainTextResponse(f"run {self.runs}")
@@ -77,7 +83,7 @@ def logged(name: str = "dedup_middleware.audit") -> Iterator[list[logging.LogRec
     """What a logger is told."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign,assignment]
+    handler.emit = records.append  # type: ignore[method-assign,assignment] # a handler that keeps
     logger = logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
@@ -87,15 +93,6 @@ def logged(name: str = "dedup_middleware.audit") -> Iterator[list[logging.LogRec
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-async def heard(condition: Any) -> None:
-    """Wait until a listener's thread has done its work."""
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("the listener never heard it")
 
 
 class Stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from dedup_middleware import Dedup
 from dedup_middleware.alerts import Watch
 from dedup_middleware.events import AlertRaised
+
+from .kit import wait_for
 
 
 def watch_of(dedup: Dedup) -> Watch:
@@ -21,16 +23,6 @@ def watch_of(dedup: Dedup) -> Watch:
 
 def threads(name: str) -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == name}
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for what another thread does; fail when it never does it."""
-    patience = threading.Event()
-    for _ in range(int(seconds * 1000)):
-        if condition():
-            return
-        patience.wait(0.001)
-    raise AssertionError("the condition never held")
 
 
 class Told:
@@ -43,7 +35,7 @@ class Told:
         self.events.append(event)
 
     def wait(self, number: int) -> list[AlertRaised]:
-        eventually(lambda: len(self.events) >= number)
+        wait_for(lambda: len(self.events) >= number)
         return self.events
 
 
@@ -74,7 +66,7 @@ class Receiver:
         request.end_headers()
 
     def wait(self, number: int) -> list[Got]:
-        eventually(lambda: len(self.got) >= number)
+        wait_for(lambda: len(self.got) >= number)
         return self.got
 
 

@@ -18,6 +18,11 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dedup_middleware.core.status import OUTCOMES
+from dedup_middleware.stats import hit_rate
+
+from .kit import wait_for
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -27,7 +32,6 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
-OUTCOMES: Final = ("hit", "collapsed", "forwarded", "bypassed")
 FIELDS: Final = {"path": "/git/{repo}/status", "methods": ["GET", "HEAD", "QUERY"], "ttl": 5.0, "mode": "on"}
 
 
@@ -62,7 +66,7 @@ class Scripted:
 
     def count(self, rule: str, saved: float = 0.0, **outcomes: int) -> None:
         """Requests that came."""
-        counts = self.requests.setdefault(rule, dict.fromkeys(OUTCOMES, 0))
+        counts = self.requests.setdefault(rule, dict.fromkeys(map(str, OUTCOMES), 0))
         for outcome, number in outcomes.items():
             counts[outcome] += number
         self.saved[rule] = self.saved.get(rule, 0.0) + saved
@@ -96,20 +100,22 @@ class Scripted:
 
     def stats(self) -> dict[str, Any]:
         """The body of `api/stats`."""
-        total = {outcome: sum(counts[outcome] for counts in self.requests.values()) for outcome in OUTCOMES}
+        total = {
+            str(outcome): sum(counts[outcome] for counts in self.requests.values()) for outcome in OUTCOMES
+        }
         return {
             "enabled": self.enabled,
             "stats": {
                 "flights": len(self.flights),
                 "requests": total,
-                "duplicates": total["hit"] + total["collapsed"],
+                "duplicates": total["hit"] + total["stale"] + total["collapsed"],
                 "stored": 0,
                 "evicted": self.evicted,
                 "expired": 0,
                 "invalidated": 0,
                 "bytes": self.store["bytes"],
                 "responses": self.store["responses"],
-                "hit_rate": _rate(total),
+                "hit_rate": hit_rate(total),
                 "saved": sum(self.saved.values()),
                 "rules": {label: self._rule(label) for label in self.requests},
             },
@@ -119,8 +125,8 @@ class Scripted:
         }
 
     def _rule(self, label: str) -> dict[str, Any]:
-        counts = self.requests.get(label, dict.fromkeys(OUTCOMES, 0))
-        return {"requests": counts, "hit_rate": _rate(counts), "saved": self.saved.get(label, 0.0)}
+        counts = self.requests.get(label, dict.fromkeys(map(str, OUTCOMES), 0))
+        return {"requests": counts, "hit_rate": hit_rate(counts), "saved": self.saved.get(label, 0.0)}
 
     # -- what is answered -----------------------------------------------------------------------------------------
 
@@ -219,11 +225,6 @@ class Scripted:
         return _json({"error": "There is no ledger: Dedup(records=...) makes one."}, 404)
 
 
-def _rate(counts: dict[str, int]) -> float:
-    number = sum(counts.values())
-    return (counts["hit"] + counts["collapsed"]) / number if number else 0.0
-
-
 def _wanted(asked: dict[str, str]) -> dict[str, Any]:
     return {"all": True} | {name: asked[name] for name in ("rule", "tag") if asked.get(name)}
 
@@ -293,18 +294,6 @@ def held(
 
 
 @contextlib.contextmanager
-def launched(chromium: str) -> Iterator[Browser]:
-    """The browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
 def watched(
     browser: Browser, origin: str, view: str = "", *, quiet: bool = True, **context: Any
 ) -> Iterator[Page]:
@@ -332,9 +321,8 @@ def serving(app: Any) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="dashboard", daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
+    wait_for(lambda: server.started or not thread.is_alive())
+    assert thread.is_alive()
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

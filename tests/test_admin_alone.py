@@ -119,4 +119,4 @@ async def test_mounted_at_many_paths_it_is_remembered_at_so_many_and_no_more() -
     app = Starlette(routes=[Mount("/{tenant}/_dedup", admin(dedup, allow=TOKEN))])
     for tenant in range(100):
         await get(app, f"/{tenant}/_dedup/api/health/live")
-    assert len(dedup._own) == 16
+    assert len(dedup.ruling._own) == 16

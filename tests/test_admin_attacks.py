@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import statistics
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,8 +25,9 @@ from dedup_middleware.admin.limiter import MAX_COUNTERS, Limiter
 from dedup_middleware.admin.operations import OPERATIONS
 from dedup_middleware.events import ResponseInvalidated
 
-from .admin_kit import BEARER, RULES, TOKEN, House, heard, logged
-from .kit import Call, FakeClock, make_scope
+from .admin_kit import BEARER, RULES, TOKEN, House, logged
+from .dashboard_kit import serving
+from .kit import Call, FakeClock, eventually, make_scope
 
 pytestmark = pytest.mark.slow
 
@@ -374,7 +382,7 @@ async def test_scripts_in_names_tags_and_paths_stay_json(house: House) -> None:
     await hostile.dedup.invalidate(SCRIPT + "2")
     hostile.dedup.events.publish(ResponseInvalidated(at=1.0, by=SCRIPT, tags=(SCRIPT,), dropped=1))
     recorder = hostile.dedup.events._subscriptions[0]._listener
-    await heard(lambda: len(recorder.invalidations) == 2)  # type: ignore[attr-defined]
+    await eventually(lambda: len(recorder.invalidations) == 2)  # type: ignore[attr-defined] # the administration's own listener
     async with hostile.owner() as owner:
         await owner.post("api/switch", json={"rule": f"rule {SCRIPT}", "on": False})
         answers = [
@@ -601,6 +609,56 @@ async def test_who_guesses_is_heard_no_more_after_ten(house: House) -> None:
         ("refused", "signIn", "429 Too Many Requests", 1),
     ]
     assert len(records) == 2 + 3 + 1  # 1 and 10; 1, 10 and 100; 1: a flood does not fill the log
+
+
+@pytest.mark.thorough
+async def test_as_many_requests_as_clients_can_send_for_ten_seconds_change_nothing() -> None:
+    house = House(*RULES)
+    end = time.monotonic() + 10
+    kinds: list[tuple[str, str, bytes, dict[str, str]]] = [
+        ("GET", "api/stats", b"", {}),
+        ("GET", "api/events", b"", {"cookie": "dedup_admin=" + "A" * 75}),
+        ("POST", "api/invalidate", b'{"all":true}', {"authorization": "Bearer guess-guess-guess-guess"}),
+        ("POST", "api/switch", b'{"on":false}', {"origin": "http://evil.test"}),
+        ("POST", "api/session", b'{"token":"guess"}', {"content-type": "application/json"}),
+    ]
+
+    def flood(origin: str, number: int) -> Counter[int]:
+        method, path, body, headers = kinds[number % len(kinds)]
+        statuses: Counter[int] = Counter()
+        connection = HTTPConnection(urlsplit(origin).netloc, timeout=30)
+        while time.monotonic() < end:
+            connection.request(method, f"/_dedup/{path}", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            statuses[answer.status] += 1
+        connection.close()
+        return statuses
+
+    def go_on(origin: str) -> list[float]:
+        """An app's visitor, all the while: how long each answer took."""
+        times = []
+        with httpx.Client() as visitor:
+            while time.monotonic() < end:
+                begun = time.monotonic()
+                assert visitor.get(f"{origin}/items/secret-item").text == "run 1"
+                times.append(time.monotonic() - begun)
+        return times
+
+    with serving(house.app) as origin, ThreadPoolExecutor(11) as people:
+        visitor = people.submit(go_on, origin)
+        floods = [people.submit(flood, origin, number) for number in range(10)]
+        times = await asyncio.to_thread(visitor.result)
+        statuses = sum((await asyncio.gather(*map(asyncio.wrap_future, floods))), Counter())
+
+    refused = [one for one in await house.audited() if one[0] == "refused"]
+    assert set(statuses) == {401, 429}
+    assert statuses[429] > 1000
+    assert sum(times_ for *_, times_ in refused) == statuses.total(), "each refusal is counted"
+    assert len(refused) < 20
+    assert (house.dedup.enabled, house.dedup.stats().responses, house.runs) == (True, 1, 1)
+    assert len(house.inside.limiter.storage) < 10
+    assert statistics.quantiles(times, n=20)[-1] < 0.5
 
 
 async def test_a_minute_later_it_may_be_tried_again(house: House) -> None:

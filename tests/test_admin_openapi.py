@@ -12,7 +12,8 @@ from schemathesis import GenerationMode
 
 from dedup_middleware.admin.operations import OPERATIONS
 
-from .admin_kit import BEARER, RULES, House, Stream, heard
+from .admin_kit import BEARER, RULES, House, Stream
+from .kit import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_every_reference_in_the_document_leads_somewhere(schema: Any) -> None:
 async def test_a_tick_is_what_the_document_says(schema: Any) -> None:
     house = House()
     stream = Stream(house.app, BEARER)
-    await heard(lambda: stream.events)
+    await eventually(lambda: stream.events)
     await stream.leave()
     tick = schema.raw_schema["paths"]["/api/events"]["get"]["responses"]["200"]["content"][
         "text/event-stream"

@@ -23,8 +23,8 @@ from dedup_middleware import Alert, Dedup, Rule
 from dedup_middleware.alerts import delivery, watch, webhook
 from dedup_middleware.events import AlertRaised
 
-from .alerts_kit import Receiver, Told, eventually, serving, threads, watch_of
-from .kit import FakeClock
+from .alerts_kit import Receiver, Told, serving, threads, watch_of
+from .kit import FakeClock, wait_for
 from .telemetry_kit import Seen, attributes
 
 pytestmark = pytest.mark.slow
@@ -174,7 +174,7 @@ def test_a_short_span_has_it_as_its_event_and_the_log_line_inside(
     assert (event.name, dict(event.attributes or {})) == ("dedup.alert", values)
     assert attributes(over)["dedup.turn"] == "over"
     assert raised.status.is_unset
-    assert traces[0] == raised.get_span_context().trace_id  # type: ignore[union-attr]
+    assert traces[0] == raised.get_span_context().trace_id  # type: ignore[union-attr] # a span that ended has one
 
 
 @pytest.mark.parametrize("failing", ["get_tracer", "start_span", "add_event", "end"])
@@ -200,7 +200,7 @@ def test_a_tracer_that_fails_silences_nobody_else(
 def test_listeners_and_callbacks_get_the_same_event(site: Make) -> None:
     called, heard = Told(), Told()
     one = site(alert(callback=called))
-    subscription = one.dedup.subscribe(heard, AlertRaised)  # type: ignore[arg-type]
+    subscription = one.dedup.subscribe(heard, AlertRaised)  # type: ignore[arg-type] # a listener of one type of event
     one.happen()
     subscription.close()
 
@@ -230,7 +230,7 @@ def test_a_callback_that_fails_costs_a_log_line_and_nobody_else(
     one.happen(3)
 
     told.wait(6)
-    eventually(lambda: one.watch.lost == 6)
+    wait_for(lambda: one.watch.lost == 6)
     parts = [record.getMessage() for record in caplog.records if record.name.endswith(".parts")]
     assert parts == ["an alert was not delivered: a callback failed with RuntimeError"]
 
@@ -370,7 +370,7 @@ def test_a_receiver_that_refuses_is_asked_only_so_often(
     with serving(receiver) as url:
         one = site(alert(webhook=url, secret=SECRET, calm="1h"))
         one.happen()
-        eventually(lambda: one.watch.lost == 1)
+        wait_for(lambda: one.watch.lost == 1)
     parts = [record.getMessage() for record in caplog.records if record.name.endswith(".parts")]
 
     assert len(receiver.got) == tries
@@ -386,7 +386,7 @@ def test_a_redirect_is_not_followed(status: int, site: Make) -> None:
         with serving(receiver) as url:
             one = site(alert(webhook=url, secret=SECRET, calm="1h"))
             one.happen()
-            eventually(lambda: one.watch.lost == 1)
+            wait_for(lambda: one.watch.lost == 1)
 
     assert (len(receiver.got), len(elsewhere.got)) == (1, 0)
 
@@ -398,7 +398,7 @@ def test_a_receiver_that_is_not_there_is_told_without_its_path(
         pass
     one = site(alert(webhook=url, secret=SECRET, calm="1h"))
     one.happen()
-    eventually(lambda: one.watch.lost == 1)
+    wait_for(lambda: one.watch.lost == 1)
     (told,) = [record.getMessage() for record in caplog.records if record.name.endswith(".parts")]
 
     assert told.endswith("/*** failed with ConnectionRefusedError")
@@ -415,7 +415,7 @@ def test_a_receiver_that_hangs_is_left_after_a_while_and_holds_up_nobody(
         one = site(alert("a", webhook=url, secret=SECRET, calm="1h"), alert("b", callback=told))
         one.happen()
         told.wait(2)
-        eventually(lambda: one.watch.lost == 1)
+        wait_for(lambda: one.watch.lost == 1)
 
     (record,) = [record for record in caplog.records if record.name.endswith(".parts")]
     assert record.getMessage().endswith("failed with TimeoutError")
@@ -462,7 +462,7 @@ def test_a_certificate_is_checked(
         if trusted:
             receiver.wait(1)
         else:
-            eventually(lambda: one.watch.lost == 1)
+            wait_for(lambda: one.watch.lost == 1)
 
     assert bool(receiver.got) is trusted
     assert [
@@ -479,7 +479,7 @@ def test_no_record_span_or_event_shows_a_secret(site: Make, caplog: pytest.LogCa
             alert(webhook=f"{url}?token=QUERYSECRET", secret=SECRET, calm="1h"), tracer_provider=seen.provider
         )
         one.happen()
-        eventually(lambda: one.watch.lost == 1)
+        wait_for(lambda: one.watch.lost == 1)
     told = [str(record.__dict__) for record in caplog.records]
     told += [span.to_json() for span in seen.spans] + [
         str(headers) + content.decode() for _, headers, content in receiver.got

@@ -165,7 +165,7 @@ def test_a_count_that_begins_anew_does_not_fall_below_nothing() -> None:
 def tallies(*kinds: tuple[str, str, str, int]) -> list[Tally]:
     found = []
     for outcome, reason, label, number in kinds:
-        tally = Tally(outcome, reason, label, "GET")  # type: ignore[arg-type]
+        tally = Tally(outcome, reason, label, "GET")  # type: ignore[arg-type] # plain text for the closed lists
         tally.number = number
         found.append(tally)
     return found

@@ -19,8 +19,8 @@ from dedup_middleware.alerts import Watch, watch
 from dedup_middleware.events import AlertRaised, ExecutionCompleted
 from dedup_middleware.stores.memory import MemoryStore
 
-from .alerts_kit import Told, eventually, threads, watch_of
-from .kit import FakeClock, GatedApp, call, get, settle, until
+from .alerts_kit import Told, threads, watch_of
+from .kit import FakeClock, GatedApp, call, get, settle, together, until, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -56,14 +56,14 @@ async def test_one_fingerprint_that_runs_again_and_again_is_told(make: Make, clo
     dedup = make(Rule("/git/{repo}", name="git"), alerts=[alert])
     app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
     keys = []
-    dedup.subscribe(lambda event: keys.append(event.key), ExecutionCompleted)  # type: ignore[attr-defined]
+    dedup.subscribe(lambda event: keys.append(event.key), ExecutionCompleted)  # type: ignore[attr-defined] # the type of what is subscribed to
     for target in ("/git/a", "/git/b", "/git/c", "/git/a", "/git/a"):
         await get(app, target)
     (table,) = watch_of(dedup)._tables
-    eventually(lambda: table.heard == 5)
+    wait_for(lambda: table.heard == 5)
     assert look(dedup) == ()
     await get(app, "/git/a")
-    eventually(lambda: table.heard == 6 and len(keys) == 6)
+    wait_for(lambda: table.heard == 6 and len(keys) == 6)
     assert look(dedup) == ("storm",)
     clock.advance(61)
     assert look(dedup) == ()
@@ -85,15 +85,11 @@ async def test_hits_and_collapses_are_no_executions(make: Make) -> None:
     dedup = make(default=Rule(ttl=60), alerts=[Alert("storm", "executions", above=1)])
     gated = GatedApp()
     app = DedupMiddleware(gated, dedup=dedup)
-    calls = [call(app) for _ in range(5)]
-    await settle()
-    gated.gate.set()
-    for one in calls:
-        await one.done()
+    await together(app, gated, 5)
     for _ in range(5):
         await get(app)
     (table,) = watch_of(dedup)._tables
-    eventually(lambda: table.heard == 1)
+    wait_for(lambda: table.heard == 1)
 
     assert look(dedup) == ()
 
@@ -122,11 +118,7 @@ async def test_many_collapses_are_told(make: Make) -> None:
     dedup = make(alerts=[Alert("crowd", "collapse-ratio", above=0.8, minimum=10)])
     gated = GatedApp()
     app = DedupMiddleware(gated, dedup=dedup)
-    calls = [call(app) for _ in range(10)]
-    await settle()
-    gated.gate.set()
-    for one in calls:
-        await one.done()
+    await together(app, gated, 10)
 
     assert look(dedup) == ("crowd",)
 
@@ -198,7 +190,7 @@ async def test_a_ledger_that_fails_is_told(make: Make, tmp_path: Path) -> None:
     )
     assert look(dedup) == ()
     assert dedup.recorder is not None
-    dedup.recorder.failures += 1
+    dedup.recorder._writing.failures += 1
     assert look(dedup) == ("ledger",)
 
 
@@ -233,7 +225,7 @@ async def test_functions_are_watched_like_requests(make: Make) -> None:
     for _ in range(3):
         await dedup.call("k", read)
     (table,) = watch_of(dedup)._tables
-    eventually(lambda: table.heard == 3)
+    wait_for(lambda: table.heard == 3)
 
     assert look(dedup) == ("storm",)
 
@@ -291,7 +283,7 @@ async def test_its_thread_begins_with_the_first_function_too(make: Make) -> None
     assert len(threads("dedup-alerts") - before) == 1
     await dedup.aclose()
     await read()
-    eventually(lambda: len(threads("dedup-alerts") - before) == 1)
+    wait_for(lambda: len(threads("dedup-alerts") - before) == 1)
 
 
 async def test_it_looks_by_itself_and_a_look_that_fails_is_told_and_not_the_last(

@@ -13,18 +13,12 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the pages are served: python -m pip install '.[test]'")
 
-from .dashboard_kit import LIVE, STATIC, Scripted, burst, held, launched, serving, watched
+from .dashboard_kit import LIVE, STATIC, Scripted, burst, held, serving, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with launched(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -163,13 +157,63 @@ def test_the_figures_live(opened: Callable[..., Page]) -> None:
     assert page.get_attribute(".gauge", "aria-valuetext") == "16 MiB of 64 MiB"
 
 
+def test_stale_and_revalidated_answers_are_named_once_there_are_any(opened: Callable[..., Page]) -> None:
+    scripted = busy()
+    page = opened(scripted)
+    page.wait_for_selector("#traffic-legend >> text=from the store")
+    assert page.locator("#traffic-legend li:visible").count() == 4
+
+    scripted.count("git status", hit=100, stale=50, revalidated=50)
+    scripted.tick()
+
+    page.wait_for_selector("#traffic-legend li:visible >> nth=5")
+    legend = page.inner_text("#traffic-legend").split("\n")
+    assert [text for text in legend if not text.endswith("/s")] == [
+        "from the store",
+        "stale",
+        "collapsed",
+        "revalidated",
+        "passed by",
+        "executed",
+    ]
+    assert page.locator("#figures .value").all_inner_texts() == ["1,100", "90.0", "88.5", "200"]
+    scripted.tick()
+    for name in ("stale", "revalidated"):
+        page.wait_for_selector(f".area.{name}[d]")
+    row = page.locator("#rules tr", has_text="git status")
+    assert row.locator(".split").get_attribute("aria-label") == (
+        "900 from the store, 50 stale, 150 collapsed, 50 revalidated, 50 executed"
+    )
+
+
+def test_an_invalidation_says_who_asked_and_for_what(opened: Callable[..., Page]) -> None:
+    scripted = busy()
+    named: list[dict[str, Any]] = [{"tags": ["repo:1"]}, {"rule": "git status"}, {"key": "ab" * 16}, {}]
+    scripted.recent["invalidations"] = [
+        {"at": 2e9 - place, "by": "code", "tags": [], "rule": None, "key": None, "dropped": place, **one}
+        for place, one in enumerate(named)
+    ]
+    page = opened(scripted, "#stored")
+    page.wait_for_selector("#gone li")
+    scripted.tell("invalidated", {"at": 2e9, "by": "request", "tags": [], "dropped": 1})
+    page.wait_for_selector("#gone >> text=its own target")
+
+    assert page.locator("#gone li > :nth-child(3)").all_inner_texts() == [
+        "its own target",
+        "repo:1",
+        "rule “git status”",
+        "fingerprint abababab",
+        "everything",
+    ]
+
+
 def test_a_chart_is_drawn_and_read_by_keyboard(opened: Callable[..., Page]) -> None:
     scripted = busy()
     page = opened(scripted)
     for number in range(3):
         scripted.count("git status", hit=10 * (number + 1))
         scripted.tick()
-        page.wait_for_selector(f"#traffic-legend >> text={10 * (number + 1)}/s")
+        page.wait_for_selector(f"#traffic-legend >> text={10 + 5 * number}/s")  # of the last seconds together
 
     page.focus(".stacked")
     page.keyboard.press("ArrowLeft")
@@ -444,7 +488,8 @@ def test_it_says_when_nobody_answers_and_comes_back_by_itself(opened: Callable[.
 def test_a_server_that_starts_anew_gives_no_negative_rates(opened: Callable[..., Page]) -> None:
     scripted = busy()
     page = opened(scripted)
-    scripted.requests = {"git status": {"hit": 7, "collapsed": 0, "forwarded": 0, "bypassed": 0}}
+    scripted.requests = {}
+    scripted.count("git status", hit=7)
     scripted.uptime = 0.0
     scripted.tick()
     page.wait_for_selector("text=of 7 requests since the start")
@@ -458,21 +503,27 @@ def test_a_server_that_starts_anew_gives_no_negative_rates(opened: Callable[...,
 # -- everybody may use it --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_overflows(opened: Callable[..., Page], width: int, scheme: str) -> None:
+def test_nothing_overflows(opened: Callable[..., Page], scheme: str) -> None:
     scripted = with_ledger(busy())
     long = "a-rule-whose-name-is-long-and-has-no-place-to-break-" * 3
     scripted.count(long, hit=3)
     scripted.responses.append(held(long, 999, tags=("tag-" * 40,)))
     scripted.recent["alerts"].append(alert(message=long, rule=long))
     scripted.recent["bursts"].append(burst(long, flight=9))
-    page = opened(scripted, viewport={"width": width, "height": 844}, color_scheme=scheme)
-    for view in ("overview", "stored", "explain", "audit"):
+    shown = {
+        "overview": ".bars li",
+        "stored": "#stored-list tbody tr",
+        "explain": "#ask",
+        "audit": "#audit-list tbody tr",
+    }
+    page = opened(scripted, color_scheme=scheme)
+    for view, last in shown.items():
         page.evaluate("view => { location.hash = view }", view)
-        page.wait_for_selector(f"#{view}:not([hidden])")
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+        page.wait_for_selector(f"#{view}:not([hidden]) {last}")
+        for width in (390, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (view, width)
 
 
 def test_the_theme_is_the_system_s_or_the_chosen_one(opened: Callable[..., Page]) -> None:

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ pytest.importorskip("websockets", reason="Firefox is driven over a socket: pytho
 from websockets.sync.client import connect
 
 from .dashboard_kit import Scripted, burst, serving
+from .kit import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -63,10 +63,7 @@ class Firefox:
         return told["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        ends = time.monotonic() + SECONDS
-        while not self.ask(expression):
-            assert time.monotonic() < ends, (expression, self.said)
-            time.sleep(0.05)
+        wait_for(lambda: self.ask(expression), SECONDS)
 
     def picture(self) -> bytes:
         return base64.b64decode(self.command("browsingContext.captureScreenshot", context=self._tab)["data"])

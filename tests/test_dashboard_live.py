@@ -23,7 +23,7 @@ pytest.importorskip("limits", reason="the administration needs its extra: python
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.admin import admin
 
-from .dashboard_kit import LIVE, POLICY, launched, serving, watched
+from .dashboard_kit import LIVE, POLICY, serving, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -52,14 +52,8 @@ class House:
 
     async def _status(self, _request: Request) -> PlainTextResponse:
         while not self.gate.is_set():
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)  # the gate is the test's, in another thread
         return PlainTextResponse("clean")
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with launched(chromium) as browser:
-        yield browser
 
 
 @contextlib.contextmanager

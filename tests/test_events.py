@@ -23,7 +23,7 @@ from dedup_middleware.events import (
     Subscription,
 )
 
-from .kit import FakeClock, GatedApp, call, get, settle
+from .kit import FakeClock, GatedApp, all_of, call, get, settle
 
 Make = Callable[..., Dedup]
 
@@ -68,8 +68,7 @@ async def test_a_burst_is_told_from_its_start_to_what_was_stored(make_dedup: Mak
     await settle()
     clock.advance(2)
     gated.gate.set()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
     await dedup.invalidate("git:a")
     started, *rest = await heard.wait(6)
 
@@ -116,6 +115,8 @@ async def test_a_burst_is_told_from_its_start_to_what_was_stored(make_dedup: Mak
                 "by": "code",
                 "tags": ("git:a",),
                 "dropped": 1,
+                "rule": None,
+                "key": None,
             }
 
 
@@ -143,7 +144,43 @@ async def test_a_request_that_writes_tells_what_it_dropped(make_dedup: Make) -> 
     await get(app, "/a", method="POST")
 
     (event,) = await heard.wait(1)
-    assert told(event) == {"type": "response.invalidated", "by": "request", "tags": ("a",), "dropped": 1}
+    assert told(event, "rule", "key") == {
+        "type": "response.invalidated",
+        "by": "request",
+        "tags": ("a",),
+        "dropped": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("drop", "by", "rule", "named_key"),
+    [
+        (lambda dedup, key: dedup.invalidate_rule("git"), "code", "git", False),
+        (lambda dedup, key: dedup.invalidate_key(key), "code", None, True),
+        (lambda dedup, key: dedup.clear(), "code", None, False),
+        (lambda dedup, key: dedup.switch("git", on=False), "code", "git", False),
+        (lambda dedup, key: dedup.switch(None, on=False, by="administrator"), "administrator", None, False),
+        (lambda dedup, key: setattr(dedup, "enabled", False), "code", None, False),
+    ],
+)
+async def test_whatever_drops_tells_who_asked_and_for_what(
+    make_dedup: Make, drop: Callable[[Dedup, str], object], by: str, rule: str | None, named_key: bool
+) -> None:
+    dedup = make_dedup(Rule("/a", ttl=60, name="git"))
+    await get(DedupMiddleware(GatedApp(opened=True), dedup=dedup), "/a")
+    key = dedup.held()[0].key
+    heard = Heard(dedup, ResponseInvalidated)
+    drop(dedup, key)
+
+    (event,) = await heard.wait(1)
+    assert told(event) == {
+        "type": "response.invalidated",
+        "by": by,
+        "tags": (),
+        "dropped": 1,
+        "rule": rule,
+        "key": key if named_key else None,
+    }
 
 
 async def test_a_listener_hears_only_the_kinds_it_named(make_dedup: Make) -> None:
@@ -218,7 +255,7 @@ def test_a_kind_that_is_no_event_is_refused(kinds: tuple[Any, ...]) -> None:
 
 def test_a_listener_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="is not callable"):
-        Dedup().subscribe("print")  # type: ignore[arg-type]
+        Dedup().subscribe("print")  # type: ignore[arg-type] # that is the mistake
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

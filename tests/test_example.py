@@ -32,6 +32,12 @@ def settings(tmp_path: Path) -> Settings:
     return msgspec.structs.replace(prepare(tmp_path), wait_for_ready=True)
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """One folder for all that is refused."""
+    return prepare(tmp_path_factory.mktemp("untouched"))
+
+
 class Backend:
     """The app in this process, without a server."""
 
@@ -145,14 +151,13 @@ async def test_two_who_watch_a_build_watch_the_same_one(backend: Backend) -> Non
         "a" * 101,
     ],
 )
-async def test_no_branch_name_becomes_an_option_or_a_path(
-    bare: Backend, settings: Settings, branch: str
-) -> None:
-    before = (Path(settings.folder) / "demo" / ".git" / "HEAD").read_text()
+async def test_no_branch_name_becomes_an_option_or_a_path(untouched: Settings, branch: str) -> None:
+    bare = Backend(untouched, None)
+    before = (Path(untouched.folder) / "demo" / ".git" / "HEAD").read_text()
     reply = await bare.post("/git/demo/checkout", branch=branch)
 
     assert reply.status_code == 422
-    assert (Path(settings.folder) / "demo" / ".git" / "HEAD").read_text() == before
+    assert (Path(untouched.folder) / "demo" / ".git" / "HEAD").read_text() == before
     assert len((await bare.get("/git/demo/status")).json()["changes"]) == 2
 
 
@@ -195,8 +200,9 @@ async def test_no_search_becomes_an_option(bare: Backend, tmp_path: Path) -> Non
     ],
 )
 async def test_a_bad_write_is_refused_with_a_reason(
-    bare: Backend, path: str, content: str | bytes, headers: dict[str, str], status: int
+    untouched: Settings, path: str, content: str | bytes, headers: dict[str, str], status: int
 ) -> None:
+    bare = Backend(untouched, None)
     reply = await bare.client.post(path, content=content, headers=headers)
 
     assert (reply.status_code, list(reply.json())) == (status, ["error"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 pytest.importorskip("uvicorn", reason="the example needs its extra: pip install -e '.[example]'")
@@ -23,6 +25,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from example_app.__main__ import INSTALL
 from example_app.burst import REQUESTS
+
+from .kit import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,6 +194,58 @@ def _attribute(span: Any, name: str) -> str:
     return next((entry.value.string_value for entry in span.attributes if entry.key == name), "")
 
 
+BRIEFLY = """
+import sys
+from example_app import __main__ as command, measure, writes
+measure.PAGES = measure.REFRESHES = measure.HITS = 1
+writes.ROUNDS.update(dict.fromkeys(writes.ROUNDS, 1))
+sys.exit(command.main())
+"""
+"""The command with next to no comparison before the page."""
+
+
+@pytest.mark.slow
+def test_traffic_moves_the_dashboard_of_whoever_has_its_token_until_ctrl_c(tmp_path: Path) -> None:
+    command = _command(tmp_path, EXAMPLE_TEST=str(tmp_path))
+    command["args"] = [sys.executable, "-c", BRIEFLY, "--traffic", "--port", "0"]
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            lines = filter(None, (DASHBOARD.search(line) for line in process.stdout))
+            url, token = next(lines).groups()
+            assert httpx.get(url).status_code == 200
+            assert httpx.get(f"{url}api/stats").status_code == 401
+            bearer = {"Authorization": f"Bearer {token}"}
+            ticks = islice(_requests_as_they_come(f"{url}api/events", bearer), 120)
+            first = next(ticks)
+            moving = ("hit", "collapsed", "forwarded")
+            assert any(all(now[outcome] > first[outcome] for outcome in moving) for now in ticks)
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+
+    assert process.returncode == 0, error
+    assert "Traceback" not in error
+    assert error.endswith("Stopped.\n")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert _processes_with(str(tmp_path)) == []
+
+
+DASHBOARD = re.compile(r"Dashboard: +(http://127\.0\.0\.1:\d+/_dedup/) +token: (\S+)")
+
+
+def _requests_as_they_come(url: str, headers: dict[str, str]) -> Iterator[dict[str, int]]:
+    """Requests by outcome, each time that the live stream tells them: about once a second."""
+    with httpx.stream("GET", url, headers=headers, timeout=30) as stream:
+        kind = ""
+        for line in stream.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                kind = value
+            elif field == "data" and kind == "tick":
+                yield json.loads(value)["stats"]["requests"]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_nothing(tmp_path: Path, sent: signal.Signals) -> None:
     command = _command(tmp_path, "--once", EXAMPLE_TEST=str(tmp_path))
@@ -214,11 +270,7 @@ def test_a_killed_run_leaves_no_server_behind(tmp_path: Path) -> None:
         assert "without" in process.stderr.readline()
         process.kill()
         process.communicate(timeout=30)
-    end = time.monotonic() + 10
-    while _processes_with(str(tmp_path)) and time.monotonic() < end:
-        time.sleep(0.1)
-
-    assert _processes_with(str(tmp_path)) == []
+    wait_for(lambda: not _processes_with(str(tmp_path)), 10)
 
 
 @pytest.mark.parametrize("missing", ["uvicorn", "opentelemetry.sdk.trace"])

@@ -49,8 +49,8 @@ def test_quantiles_are_values_that_were_measured() -> None:
     ("cache_status", "outcome"),
     [
         ("dedup; hit; ttl=57", "hit"),
-        ("dedup; fwd=miss; collapsed", "collapsed"),
-        ("dedup; fwd=miss; stored", "forwarded"),
+        ("dedup; fwd=uri-miss; collapsed", "collapsed"),
+        ("dedup; fwd=uri-miss; stored; ttl=60", "forwarded"),
         ("", "bare"),
     ],
 )

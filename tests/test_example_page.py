@@ -70,17 +70,6 @@ def url(tmp_path_factory: pytest.TempPathFactory, figures_file: Path) -> Iterato
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()
-
-
 @contextlib.contextmanager
 def _opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
     """The page, watched: nothing on its console, no request but to its own origin."""

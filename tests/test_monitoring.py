@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.status import OUTCOMES, REASONS
 
-from .kit import FakeClock, GatedApp, call, get, settle
+from .kit import FakeClock, GatedApp, all_of, call, get, settle
 from .test_docs import table
 from .test_metrics import UNITS
 
@@ -49,8 +49,7 @@ async def scraped(clock: FakeClock, make_dedup: Callable[..., Dedup]) -> AsyncIt
         await settle()
         clock.advance(1)
         gated.gate.set()
-        for one in calls:
-            await one.done()
+        await all_of(calls)
         for target in ("/kept", "/kept?other", "/elsewhere"):
             await get(app, target)
         await get(app, method="POST")
@@ -296,6 +295,46 @@ def test_the_panels_tell_themselves_apart_and_do_not_overlap() -> None:
     titles = [panel["title"] for panel in BOARD["panels"] if panel["type"] != "row"]
     assert len(set(ids)) == len(ids)
     assert len(set(titles)) == len(titles)
+
+
+def test_the_board_is_what_grafana_imports() -> None:
+    assert BOARD["id"] is None, "Grafana gives it a number"
+    assert re.fullmatch(r"[a-zA-Z0-9_-]{1,40}", BOARD["uid"])
+    assert 1 <= len(BOARD["title"]) <= 5000
+    assert 36 <= BOARD["schemaVersion"] <= 42
+    assert "__inputs" not in BOARD, "an export's questions; the data source is a variable instead"
+    for panel in BOARD["panels"]:
+        assert type(panel["id"]) is int
+        assert panel["id"] > 0
+        assert panel["type"] in {
+            "row",
+            "stat",
+            "timeseries",
+            "table",
+            "heatmap",
+            "bargauge",
+            "gauge",
+            "piechart",
+        }
+        assert set(panel["gridPos"]) == {"x", "y", "w", "h"}
+        assert all(type(value) is int and value >= 0 for value in panel["gridPos"].values())
+        assert min(panel["gridPos"]["w"], panel["gridPos"]["h"]) > 0
+        refs = [target["refId"] for target in panel.get("targets", ())]
+        assert len(set(refs)) == len(refs)
+        assert all(re.fullmatch("[A-Z]", ref) for ref in refs)
+        assert panel["type"] != "row" or (panel["collapsed"], panel["panels"]) == (False, [])
+
+
+def test_every_variable_of_the_board_is_defined_and_used() -> None:
+    defined = {variable["name"]: variable for variable in BOARD["templating"]["list"]}
+    told = json.dumps(BOARD["panels"]) + json.dumps([one.get("query") for one in defined.values()])
+    used = {name for name in re.findall(r"\$\{?(\w+)", told) if not name.startswith("__")}
+    sources = json.dumps([one.get("datasource") for one in defined.values()])
+
+    assert used | set(re.findall(r"\$\{(\w+)", sources)) == set(defined)
+    for variable in defined.values():
+        assert variable["type"] in {"datasource", "query"}
+        assert variable.get("allValue") in (None, ".*") or not variable["includeAll"]
 
 
 def test_every_panel_asks_the_data_source_that_is_chosen() -> None:

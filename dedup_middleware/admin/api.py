@@ -6,17 +6,15 @@ Law: reads are plain looks at the engine; every change goes through the engine's
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from ..calls import PARTITION
 from ..core.errors import ConfigurationError
 from ..core.status import OUTCOMES
-from ..dedup import CALLS
-from ..events import ResponseInvalidated
 from . import shapes
 from .problems import Problem
 from .process import process
@@ -49,7 +47,7 @@ class Api:
         """The figures now."""
         dedup = self.dedup
         stats = dedup.stats()
-        store = shapes.StoreState(stats.bytes, dedup._max_bytes, stats.responses)  # noqa: SLF001 - our own engine
+        store = shapes.StoreState(stats.bytes, dedup.max_bytes, stats.responses)
         return shapes.Overview(dedup.enabled, stats, store, process(), self.jaeger)
 
     def rules(self) -> list[shapes.RuleInForce]:
@@ -107,7 +105,7 @@ class Api:
 
     def _store_works(self) -> bool:
         try:
-            self.dedup.store.get(CALLS, _PROBE, self.dedup.clock())
+            self.dedup.store.get(PARTITION, _PROBE, self.dedup.clock())
         except Exception:  # noqa: BLE001 - whatever a store raises
             return False
         return True
@@ -125,36 +123,34 @@ class Api:
         given = [name for name, value in asdict(asked).items() if value is not UNSET]
         if len(given) != 1 or asked.all is False:
             raise Problem(400, 'Say exactly one of "tags", "rule", "key" and "all".')
-        tags: tuple[str, ...] = ()
+        by = "administrator"
         if asked.tags is not UNSET:
-            tags, target = tuple(asked.tags), f"tags {', '.join(asked.tags[:20])}"
-            dropped = self.dedup.invalidate_names([f"tag:{tag}" for tag in tags])
+            target, dropped = (
+                f"tags {', '.join(asked.tags[:20])}",
+                self.dedup.holdings.drop_tags(asked.tags, by),
+            )
         elif asked.rule is not UNSET:
             if asked.rule not in self.dedup.book.labels:
                 raise Problem(404, "There is no rule of that name.")
-            target, dropped = f"rule {asked.rule}", self.dedup.invalidate_rule(asked.rule)
+            target, dropped = f"rule {asked.rule}", self.dedup.invalidate_rule(asked.rule, by=by)
         elif asked.key is not UNSET:
-            target, dropped = f"key {asked.key}", self.dedup.invalidate_key(asked.key)
+            target, dropped = f"key {asked.key}", self.dedup.invalidate_key(asked.key, by=by)
         else:
-            target, dropped = "all", self.dedup.clear(by="administrator")
+            target, dropped = "all", self.dedup.clear(by=by)
         self.audit.changed(who, "invalidate", target, f"{dropped} dropped")
-        if asked.all is UNSET:  # the engine has told of everything
-            self.dedup.events.publish(
-                ResponseInvalidated(at=time.time(), by="administrator", tags=tags, dropped=dropped)
-            )
         return shapes.Dropped(dropped)
 
     def switch(self, asked: shapes.ToSwitch, who: str) -> shapes.Switched:
         """Switch a rule, or everything, off or on."""
         word = "switch on" if asked.on else "switch off"
         if asked.rule is None:
-            self.dedup.enabled = asked.on
+            self.dedup.switch(None, on=asked.on, by="administrator")
             self.audit.changed(who, word, "all", "done")
             return shapes.Switched(None, asked.on)
         if asked.rule not in self.dedup.book.labels:
             raise Problem(404, "There is no rule of that name.")
         try:
-            self.dedup.switch(asked.rule, on=asked.on)
+            self.dedup.switch(asked.rule, on=asked.on, by="administrator")
         except ConfigurationError:
             raise Problem(
                 409, 'The rule is off by its own mode="off", and no switch changes what is configured.'

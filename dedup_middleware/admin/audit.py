@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ..forking import after_fork
 from ..telemetry import log
 from .table import Entry, Table
 
@@ -42,6 +43,10 @@ class Audit:
         self._table = table
         self._lock = threading.Lock()
         self._rings: dict[bool, deque[Entry]] = {True: deque(maxlen=KEPT), False: deque(maxlen=KEPT)}
+        after_fork(self, Audit._forked)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def changed(self, who: str, what: str, target: str, result: str) -> None:
         """Something was changed, or was to be."""

@@ -18,8 +18,9 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from ..core.checks import is_async
 from ..core.errors import ConfigurationError
-from ..core.rules import is_async
+from ..forking import after_fork
 from ..telemetry import parts_log
 from .problems import Problem
 
@@ -43,7 +44,8 @@ class Door:
         self.sessions: Sessions | None = None
         self._token: bytes | None = None
         self._function: Callable[[Request], Any] | None = None
-        self._threads = ThreadPoolExecutor(_THREADS, "dedup-allow")  # starts none before it is used
+        self._start_threads()
+        after_fork(self, Door._start_threads)
         if isinstance(allow, str):
             if len(allow) < _MIN_TOKEN or not allow.isascii() or not allow.isprintable() or " " in allow:
                 raise ConfigurationError(
@@ -59,6 +61,9 @@ class Door:
             raise ConfigurationError(
                 "admin.allow", type(allow).__name__, "a token, or a function of the request"
             )
+
+    def _start_threads(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, "dedup-allow")  # starts none before it is used
 
     def session(self, request: Request) -> str | None:
         """Who it is by the session's cookie, which nobody can guess."""
@@ -104,6 +109,10 @@ class Sessions:
         self._lock = threading.Lock()
         self._over: dict[bytes, float] = {}
         self._not_before = 0.0
+        after_fork(self, Sessions._forked)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def open(self, request: Request) -> tuple[str, str]:
         """A new session: who it is, and the Set-Cookie that makes the browser say so."""

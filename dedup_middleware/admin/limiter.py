@@ -13,6 +13,8 @@ from limits import RateLimitItemPerMinute
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from ..forking import after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,6 +31,10 @@ class BoundedStorage(Storage):
         self._clock = clock
         self._lock = threading.Lock()
         self._counters: OrderedDict[str, list[Any]] = OrderedDict()
+        after_fork(self, BoundedStorage._forked)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def base_exceptions(self) -> type[Exception]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..events import AlertRaised, Event, ExecutionCollapsed, ExecutionCompleted, ResponseInvalidated
+from ..forking import after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,15 @@ _TOLD: Final = 500
 _OPEN: Final = 1000
 _PATIENCE: Final = 1.0
 """Seconds that a burst waits for its last followers after its forward is over."""
+
+
+def _named(event: ResponseInvalidated) -> str:
+    """What somebody asked to drop, as the audit log says it."""
+    if event.rule is not None:
+        return f"rule {event.rule}"
+    if event.key is not None:
+        return f"key {event.key}"
+    return f"tags {', '.join(event.tags[:20])}" if event.tags else "all"
 
 
 class Follower(msgspec.Struct, frozen=True):
@@ -86,6 +96,12 @@ class Recorder:
         self.bursts: deque[Burst] = deque(maxlen=KEPT)
         self.alerts: deque[AlertRaised] = deque(maxlen=KEPT)
         self.invalidations: deque[ResponseInvalidated] = deque(maxlen=KEPT)
+        after_fork(self, Recorder._forked)
+
+    def _forked(self) -> None:
+        """In a child process: the flights under way are the parent's."""
+        self._lock = threading.Lock()
+        self._open.clear()
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
@@ -105,10 +121,7 @@ class Recorder:
         if (
             isinstance(event, ResponseInvalidated) and event.by != "administrator"
         ):  # whose change is there already
-            tags = ", ".join(event.tags[:20])
-            self._audit.changed(
-                event.by, "invalidate", f"tags {tags}" if tags else "all", f"{event.dropped} dropped"
-            )
+            self._audit.changed(event.by, "invalidate", _named(event), f"{event.dropped} dropped")
 
     def since(self, number: int) -> list[Told]:
         """What was told after this number, as far as it is kept."""

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
+from ..forking import after_fork
 from ..telemetry import parts_log
 
 MAX_WAITING: Final = 1000
@@ -53,6 +54,10 @@ class Table:
         self.dropped = 0
         self._ledger = ledger
         self._process = 0
+        self._lock = threading.Lock()
+        after_fork(self, Table._forked)
+
+    def _forked(self) -> None:
         self._lock = threading.Lock()
 
     def add(self, entry: Entry) -> None:

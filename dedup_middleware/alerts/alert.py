@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
+from ..core.checks import check_fields, duration, is_async
 from ..core.errors import ConfigurationError
 from ..core.masks import MASK
-from ..core.rules import check_fields, duration, is_async
 from ..core.status import REASONS
 from ..events import AlertRaised
 

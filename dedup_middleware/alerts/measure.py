@@ -9,6 +9,8 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from ..stats import REUSED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -67,7 +69,7 @@ class Reading(NamedTuple):
         requests, rule = self.requests, alert.rule
         match alert.watch:
             case "hit-rate":
-                return requests[rule, "hit"] + requests[rule, "collapsed"], requests[rule, ""]
+                return sum(requests[rule, outcome] for outcome in REUSED), requests[rule, ""]
             case "collapse-ratio":
                 return requests[rule, "collapsed"], requests[rule, ""]
             case "bypasses":

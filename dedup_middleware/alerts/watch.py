@@ -35,7 +35,9 @@ INTERVAL: Final = 1.0
 class Engine(Delivering, Protocol):
     """What the watch asks of the engine."""
 
-    book: RuleBook
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force."""
 
     @property
     def store(self) -> Store:

@@ -49,7 +49,7 @@ function line() {
     made.classList.toggle("over", one.over);
     put(state, one.over ? "over" : "active");
     put(name, one.rule ? `${one.alert}, ${one.rule}` : one.alert);
-    put(message, one.message);
+    put(message, one.message.replace(`${one.alert}: `, "")); // it stands above
     put(when, ago(Date.now() / 1000 - one.at));
     when.title = moment(one.at);
   };

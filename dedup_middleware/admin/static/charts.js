@@ -12,12 +12,11 @@ function niceEnd(value) {
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * unit).find((end) => end >= value * 0.999);
 }
 
-// Stacked areas over time. `draw({points: [{at, values: {name: number}}], from, to, gap, label, format})`; where two
+// Stacked areas over time. `draw({names, points: [{at, values: {name: number}}], from, to, gap, label, format})`; where two
 // points are further apart than `gap` seconds, nothing is drawn between them.
 export class StackedChart {
-  constructor(host, names, titles, height = 320) {
+  constructor(host, titles, height = 320) {
     this.host = host;
-    this.names = names;
     this.titles = titles;
     this.height = height;
     this.told = null;
@@ -50,14 +49,14 @@ export class StackedChart {
     this.picture.replaceChildren(
       ...[0, 0.5, 1].flatMap((part) => this.rule(part * top, width, told.format)),
       ...this.ticks(told, width),
-      ...this.names.flatMap((name, level) => runs.map((run) => svg("path", { class: `area ${name}`, d: this.area(run, level) }))),
+      ...told.names.flatMap((name, level) => runs.map((run) => svg("path", { class: `area ${name}`, d: this.area(run, level) }))),
       this.line,
     );
     this.read(this.cursor === null ? null : Math.min(this.cursor, points.length - 1), false);
   }
 
-  total(point, levels = this.names.length) {
-    return this.names.slice(0, levels).reduce((all, name) => all + (point.values[name] ?? 0), 0);
+  total(point, levels = this.told.names.length) {
+    return this.told.names.slice(0, levels).reduce((all, name) => all + (point.values[name] ?? 0), 0);
   }
 
   area(run, level) {
@@ -114,7 +113,7 @@ export class StackedChart {
     this.line.setAttribute("d", `M${x.toFixed(1)} ${TOP}V${this.height - BOTTOM}`);
     this.readout.replaceChildren(
       element("strong", {}, this.told.when(point.at)),
-      ...[...this.names].reverse().map((name) => element("span", {},
+      ...[...this.told.names].reverse().map((name) => element("span", {},
         element("i", { class: `swatch ${name}` }), this.titles[name], element("b", {}, this.told.format(point.values[name] ?? 0)))),
     );
     const right = x > this.host.clientWidth / 2;

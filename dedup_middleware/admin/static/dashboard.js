@@ -95,7 +95,7 @@ function tick(told) {
   if (byId("overview").hidden) return;
   figures.show(told);
   machine.show(told);
-  traffic.show();
+  traffic.show(told);
   rules.show(told);
   flights.show(told);
   alerts.redraw();

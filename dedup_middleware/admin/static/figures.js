@@ -1,7 +1,7 @@
 // The big figures: what was saved since the start, and how it goes just now.
 import { element, put } from "./dom.js";
 import { duration, number, percent, plural, rate, time } from "./format.js";
-import { recentHitRate, samples, shown, sum } from "./history.js";
+import { duplicates, lately, reused, samples, shown, sum } from "./history.js";
 import { sparkline } from "./charts.js";
 
 const cards = {
@@ -34,14 +34,14 @@ function card(name, kind) {
 
 export function show({ stats }) {
   const all = sum(stats.requests);
-  const last = samples.at(-1);
-  const lately = recentHitRate();
+  const now = lately();
+  const minute = lately(60);
   cards.duplicates.show(number(stats.duplicates), "", `of ${plural(all, "request")} since the start`,
-    samples.map((one) => one.outcomes.hit + one.outcomes.collapsed));
-  cards.saved.show(...duration(stats.saved), last ? `${time(last.saved)} of work each second now` : "of work that did not run",
+    samples.map((one) => duplicates(one.outcomes)));
+  cards.saved.show(...duration(stats.saved), now ? `${time(now.saved)} of work each second now` : "of work that did not run",
     samples.map((one) => one.saved));
-  cards.hitRate.show(percent(stats.hit_rate), "%", lately === null ? "no request in the last minute" : `${percent(lately)} % in the last minute`,
-    samples.map((one) => (one.requests ? (one.outcomes.hit + one.outcomes.collapsed) / one.requests : 0)), 1);
-  cards.requests.show(last ? rate(last.requests) : "0", "/s", last ? `${rate(last.outcomes.forwarded + last.outcomes.bypassed)} of them reach the app` : "counting",
+  cards.hitRate.show(percent(stats.hit_rate), "%", minute?.requests ? `${percent(reused(minute.outcomes) / minute.requests)} % in the last minute` : "no request in the last minute",
+    samples.map((one) => (one.requests ? reused(one.outcomes) / one.requests : 0)), 1);
+  cards.requests.show(now ? rate(now.requests) : "0", "/s", now ? `${rate(now.requests - duplicates(now.outcomes))} of them reach the app` : "counting",
     samples.map((one) => one.requests));
 }

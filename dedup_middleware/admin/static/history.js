@@ -1,7 +1,10 @@
 // What the ticks told, second by second: rates are differences between two of them.
 
-export const OUTCOMES = ["forwarded", "bypassed", "collapsed", "hit"]; // from the bottom of a stack to its top
-export const NAMES = { forwarded: "executed", bypassed: "passed by", collapsed: "collapsed", hit: "from the store" };
+export const OUTCOMES = ["forwarded", "bypassed", "revalidated", "collapsed", "stale", "hit"]; // from the bottom of a stack to its top
+export const NAMES = {
+  forwarded: "executed", bypassed: "passed by", revalidated: "revalidated", collapsed: "collapsed", stale: "stale", hit: "from the store",
+};
+const RARE = ["stale", "revalidated"]; // named only once there are any
 const SECONDS = 180;
 const FIRST = 45;
 
@@ -51,15 +54,23 @@ export function shown() {
 
 export const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 
-// The share of requests that were answered without a forward of their own, over the last seconds; null when none came.
-export function recentHitRate(seconds = 60) {
+// What counts for the hit rate; a revalidated request ran the app, if only to hear that nothing has changed.
+export const reused = (counts) => duplicates(counts) + (counts.revalidated ?? 0);
+export const duplicates = (counts) => (counts.hit ?? 0) + (counts.stale ?? 0) + (counts.collapsed ?? 0);
+
+// The outcomes that somebody has met: all but the rare ones of which there is none.
+export const met = (...counts) => OUTCOMES.filter((name) => !RARE.includes(name) || counts.some((one) => one[name]));
+
+// What went on a second, over the last seconds together: {outcomes, rules, requests, saved}; null before the first sample.
+// One second alone says little where requests come in bursts.
+export function lately(seconds = 10) {
   const from = Date.now() / 1000 - seconds;
-  let all = 0;
-  let duplicates = 0;
-  for (const one of samples) {
-    if (one.at < from) continue;
-    all += one.requests * one.passed;
-    duplicates += (one.outcomes.hit + one.outcomes.collapsed) * one.passed;
-  }
-  return all > 0 ? duplicates / all : null;
+  const found = samples.filter((one, place) => one.at >= from || place === samples.length - 1);
+  const all = found.reduce((passed, one) => passed + one.passed, 0);
+  const mean = (value) => found.reduce((sum, one) => sum + (value(one) ?? 0) * one.passed, 0) / all;
+  const means = (names, group) => Object.fromEntries(names.map((name) => [name, mean((one) => one[group][name])]));
+  return found.length ? {
+    outcomes: means(OUTCOMES, "outcomes"), rules: means(Object.keys(found.at(-1).rules), "rules"),
+    requests: mean((one) => one.requests), saved: mean((one) => one.saved),
+  } : null;
 }

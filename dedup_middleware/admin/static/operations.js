@@ -26,7 +26,7 @@ export async function show() {
 
 async function shown() {
   if (!analytics.available) return fromBursts();
-  put(byId("operations-note"), "the last 24 hours, from the ledger");
+  put(byId("operations-note"), "from the ledger: seen in the last 24 hours, counted since they were first seen");
   const found = await analytics.operations(Date.now() / 1000 - DAY, MOST);
   if (!found.length) return draw(empty("Nothing is recorded yet.", "Executions and their duplicates stand here a moment after they happen."));
   return draw(list(found));

@@ -4,10 +4,11 @@ import { split, sparkline } from "./charts.js";
 import { change, facts } from "./dialog.js";
 import { byId, element, empty, keyed, put, table } from "./dom.js";
 import { number, percent, plural, rate, time } from "./format.js";
-import { NAMES, OUTCOMES, samples, shown as seconds, sum } from "./history.js";
+import { lately, NAMES, OUTCOMES, samples, shown as seconds, sum } from "./history.js";
 
 let rules = []; // as the server told them last
 let told = null; // the last tick
+let current = {}; // requests a second by rule
 const body = element("tbody");
 export const labels = () => rules.map((rule) => rule.label);
 
@@ -35,6 +36,7 @@ export function show(tick) {
 function redraw() {
   const stats = told?.stats.rules ?? {};
   const unknown = Object.keys(stats).filter((label) => !rules.some((rule) => rule.label === label));
+  current = lately()?.rules ?? {};
   const all = [...rules, ...unknown.map((label) => ({ label, on: null, fields: null }))];
   put(byId("rules-note"), plural(all.length, "rule"));
   keyed(body, all, (rule) => rule.label, () => makeRow());
@@ -65,13 +67,15 @@ function makeRow() {
     const rates = samples.map((one) => one.rules[rule.label] ?? 0);
     put(name, rule.label);
     put(where, rule.fields ? [(rule.fields.methods ?? []).join(" "), rule.fields.path].filter(Boolean).join(" ") : "functions and earlier rules");
-    put(requests, number(sum(stats.requests)));
+    const all = sum(stats.requests);
+    row.classList.toggle("unused", !all);
+    put(requests, number(all));
     spark.show(rates, seconds());
-    put(now, `${rate(rates.at(-1) ?? 0)}/s`);
+    put(now, `${rate(current[rule.label] ?? 0)}/s`);
     ended.show(stats.requests, ending(stats.requests));
     ended.title = ending(stats.requests);
-    put(hitRate, `${percent(stats.hit_rate)} %`);
-    put(saved, time(stats.saved));
+    put(hitRate, all ? `${percent(stats.hit_rate)} %` : "–");
+    put(saved, all ? time(stats.saved) : "–");
     toggle.hidden = rule.on === null;
     look.hidden = drop.hidden = !rule.fields;
     toggle.disabled = rule.fields?.mode === "off";

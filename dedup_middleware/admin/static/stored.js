@@ -81,7 +81,7 @@ function line(one) {
     cell("Status", "", one.status ?? "value"),
     cell("Tags", "tags", one.tags.map((tag) => element("button", { type: "button", class: "tag", title: "Show what carries this tag", onclick: () => look({ rule: "", tag }) }, tag))),
     cell("Hits", "num", number(one.hits)), cell("Saves", "num", time(one.seconds)), cell("Size", "num", bytes(one.bytes)),
-    cell("Age", "num", briefly(one.age)), cell("Left", "num", briefly(one.ttl)),
+    cell("Age", "num", briefly(one.age)), cell("Left", "num", one.ttl < 0 ? "stale" : briefly(one.ttl)),
     element("td", { class: "act" }, element("button", {
       type: "button", class: "quiet", "aria-label": `Invalidate ${one.rule}, fingerprint ${digest(one.key)}`,
       onclick: () => drop({ key: one.key }, "Invalidate this response?", `It is stored under “${one.rule}”, fingerprint ${digest(one.key)}. The next request for it runs.`),
@@ -104,11 +104,19 @@ export function heard(invalidated) {
   if (!byId("stored").hidden) drawGone();
 }
 
+// What somebody asked to drop.
+function named({ tags, rule, key, by }) {
+  if (tags.length) return tags.join(", ");
+  if (rule) return `rule “${rule}”`;
+  if (key) return `fingerprint ${digest(key)}`;
+  return by === "request" ? "its own target" : "everything";
+}
+
 function drawGone() {
   byId("gone").replaceChildren(gone.length
     ? element("ul", { class: "gone" }, gone.slice(0, 12).map((one) => element("li", {},
       element("span", { class: "soft", title: moment(one.at) }, ago(Date.now() / 1000 - one.at)),
-      element("strong", {}, plural(one.dropped, "response")), element("span", {}, one.tags.length ? one.tags.join(", ") : "no tag named"),
-      element("span", { class: "soft" }, `by ${one.by}`))))
+      element("span", { class: "soft" }, `by ${one.by}`), element("span", {}, named(one)),
+      element("strong", {}, plural(one.dropped, "response")))))
     : empty("Nothing was invalidated yet.", "Code does it by ", element("code", {}, "await dedup.invalidate(\"repo:demo\")"), ", a request that writes by its rule, and you by the buttons here."));
 }

@@ -1,33 +1,48 @@
 // Requests by outcome over time: second by second since the page opened, or minute by minute from the ledger.
 import { byId, element, put } from "./dom.js";
 import { clock, moment, rate } from "./format.js";
-import { NAMES, OUTCOMES, samples, shown } from "./history.js";
+import { lately, met, NAMES, OUTCOMES, samples, shown } from "./history.js";
 import { StackedChart } from "./charts.js";
 import { series } from "./analytics.js";
 
 let chart = null;
 let range = 0; // seconds of the ledger; 0 is live
-const counts = {};
+const legend = {};
+let totals = {}; // requests by outcome since the start
 
 export function prepare() {
-  chart = new StackedChart(byId("traffic"), OUTCOMES, NAMES);
+  chart = new StackedChart(byId("traffic"), NAMES);
   byId("traffic-legend").replaceChildren(...[...OUTCOMES].reverse().map((name) => {
-    counts[name] = element("b");
-    return element("li", {}, element("i", { class: `swatch ${name}` }), NAMES[name], counts[name]);
+    const count = element("b");
+    const root = element("li", {}, element("i", { class: `swatch ${name}` }), NAMES[name], count);
+    legend[name] = { root, count };
+    return root;
   }));
   byId("range").addEventListener("change", (event) => {
     range = Number(event.target.value);
     if (range) showRange();
-    else show();
+    else draw();
   });
 }
 
-export function show() {
-  const last = samples.at(-1);
-  for (const name of OUTCOMES) put(counts[name], last ? `${rate(last.outcomes[name])}/s` : "");
-  if (range) return;
-  const to = last?.at ?? Date.now() / 1000;
+export function show({ stats }) {
+  const now = lately();
+  totals = stats.requests;
+  for (const name of OUTCOMES) put(legend[name].count, now ? `${rate(now.outcomes[name])}/s` : "");
+  if (!range) draw();
+}
+
+// The legend names what was ever met: since the start, or among the points.
+function named(points) {
+  const names = met(totals, ...points.map((one) => one.values));
+  for (const name of OUTCOMES) legend[name].root.hidden = !names.includes(name);
+  return names;
+}
+
+function draw() {
+  const to = samples.at(-1)?.at ?? Date.now() / 1000;
   chart.draw({
+    names: named([]),
     points: samples.map((one) => ({ at: one.at, values: one.outcomes })),
     from: to - shown(), to, gap: 4, least: 1, format: rate,
     label: "Requests a second by outcome, the last minutes; arrow keys read values",
@@ -48,6 +63,7 @@ export async function showRange() {
   });
   if (range !== wanted) return;
   chart.draw({
+    names: named(found),
     points: found, from: to - wanted, to, gap: Infinity, format: rate,
     label: "Requests a second by outcome, from the ledger; arrow keys read values",
     nothing,
