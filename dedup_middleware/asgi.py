@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
 from .bypass import bypass
+from .core.assess import NOTHING_WANTED, Wants, wants
+from .core.checks import check_fields
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
-from .core.rules import RULE_FIELDS, check_fields
+from .core.rules import RULE_FIELDS
 from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
 from .incoming import again, read_body, replay
+from .refresh import refresh
 from .routes import own_places, routes_of
 from .telemetry import log
 
@@ -153,6 +156,9 @@ class DedupMiddleware:
         if dedup.variants.young:
             key = dedup.variant(plan, key, scope)
         now = dedup.clock()
+        if plan.heeds and (asked := wants(scope["headers"])) is not NOTHING_WANTED:
+            await self._forward(plan, scope, receive, send, base, body, raw, now, asked)
+            return
         try:
             # A function's value never lies under a request's key.
             stored: StoredResponse | None = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment] # see above
@@ -173,6 +179,8 @@ class DedupMiddleware:
                     dedup.note(plan.label, key, stored)
                 if now >= dedup.telemetry.quiet_until:
                     tell(dedup, plan, scope, stored, now, key, start["status"], reason)
+                if now >= stored.refresh_at:
+                    self._refresh(plan, scope, key, base, raw, stored)
             return
         await self._forward(plan, scope, receive, send, base, body, raw, now)
 
@@ -186,9 +194,13 @@ class DedupMiddleware:
         body: bytes | None,
         raw: bytes | None,
         now: float,
+        asked: Wants = NOTHING_WANTED,
     ) -> None:
-        """What no stored response answers: a flight."""
+        """What no stored response answers at once: a flight."""
         dedup = self.dedup
+        if asked.no_store:
+            await bypass(dedup, self.app, plan, "no-store", scope, again(raw, receive), send)
+            return
         key = base
         if plan.lookup is not plan.prefix:
             own = plan.fingerprints.key_below(plan.prefix, scope, body)
@@ -202,10 +214,18 @@ class DedupMiddleware:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
             await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
             return
-        exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now)
+        exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now, asked)
         if not await exchange.run():
             heard = replay(exchange.client.heard, receive) if exchange.client.heard else again(raw, receive)
             await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)
+
+    def _refresh(
+        self, plan: Consider, scope: Scope, key: bytes, base: bytes, raw: bytes | None, stored: StoredResponse
+    ) -> None:
+        """A popular response is fetched anew before it is stale, by a GET, once."""
+        if plan.lookup is plan.prefix:
+            shown = self.dedup.variants.get(base) or frozenset()
+            refresh(self.dedup, self.app, plan, scope, key, base, shown, stored, raw or b"")
 
     def _disabled(self, scope: Scope) -> Bypass:
         """A write may end after the switch is on again, so that it invalidates as ever; all else is none of ours."""

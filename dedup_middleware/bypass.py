@@ -10,6 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 from .core.decide import Bypass, Consider
+from .core.effects import elsewhere
+from .core.effects import groups as groups_named
+from .core.http import values
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,22 +98,31 @@ async def _write(
     """2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not."""
     changed = True
     # As the client asked: the app may write into its scope.
-    asked = {"path": scope["path"], "headers": list(scope["headers"]), "client": scope.get("client")}
-
+    asked = {
+        "scheme": scope.get("scheme"),
+        "path": scope["path"],
+        "headers": list(scope["headers"]),
+        "client": scope.get("client"),
+    }
     names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
-    def wrote() -> None:
-        nonlocal names
+    def wrote(answer: Message | None = None) -> None:
+        nonlocal names, groups
         if not dedup.is_idle:
             names = names or dedup.names(asked, plan.tags)
-            dedup.wrote(asked, names)
+            if answer is not None and answer["status"] < 400:
+                headers = list(answer.get("headers", ()))
+                names += elsewhere(asked, headers)
+                groups = groups_named(values(headers, b"cache-group-invalidation"))
+            dedup.wrote(asked, names, groups)
 
     async def send_after(message: Message) -> None:
         nonlocal changed
         if message["type"] == "http.response.start":
             changed = not 400 <= message["status"] < 500
             if changed:
-                wrote()
+                wrote(message)
         await send(message)
 
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 import msgspec
 
 from .core import canonical
+from .core.checks import duration
 from .core.errors import ConfigurationError, ForwardFailed
 from .core.http import NAME_OVERHEAD, RESPONSE_OVERHEAD, StoredValue
 from .core.rules import Rule
@@ -386,7 +387,7 @@ def checked(ttl: object, tags: object, max_wait: object) -> Rule:
 @functools.lru_cache(maxsize=256, typed=True)
 def _rule(ttl: Any, max_wait: Any) -> Rule:
     """Checked once for each pair of values: a rule costs more than a hit."""
-    return Rule(ttl=ttl, max_wait=max_wait)
+    return Rule(ttl=duration("Rule.ttl", ttl), max_wait=max_wait)  # a function has no origin to follow
 
 
 def _size(value: object, names: Iterable[str]) -> int:

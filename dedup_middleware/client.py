@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from .core import status as wire
-from .core.decide import not_modified
+from .core.conditional import NOT_IN_304, not_modified
 from .flight import FlightAbandonedError
-from .hit import NOT_IN_304
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from .core.answer import Answer
     from .core.http import Headers
     from .flight import Waiter
-    from .forward import Settled
+    from .settled import Settled
 
 
 class Client:
@@ -52,11 +50,11 @@ class Client:
                 await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
             self.heard.append(message)
 
-    async def send_head(self, head: Answer, pairs: Headers, status: bytes) -> None:
+    async def send_head(self, head: Answer, pairs: Headers, status: bytes, *, shared: bool = False) -> None:
         """Send these fields and Cache-Status; a 304 where a validator matches."""
         headers = [*pairs, (b"cache-status", status)]
         self.status = head.status
-        if status is wire.COLLAPSED and head.age is None:
+        if shared and head.age is None:
             headers.append((b"age", b"0"))
         if (
             head.validates

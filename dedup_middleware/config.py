@@ -16,8 +16,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from .alerts import Alert
+from .core.checks import NOT_YET, check_fields
 from .core.errors import ConfigurationError
-from .core.rules import NOT_YET, Rule, check_fields
+from .core.rules import SHARED_CACHE, Rule
 from .records.opening import details, ledger_of
 from .stores.memory import DEFAULT_BYTES
 from .telemetry import parts_log
@@ -139,6 +140,10 @@ def load(file: str | os.PathLike[str]) -> dict[str, Any]:
 def _rule(place: str, table: object) -> Rule:
     if not isinstance(table, dict):
         raise ConfigurationError(place.removesuffix("."), table, "a table of the fields of a rule")
+    if "preset" in table:
+        if table["preset"] != "shared-cache":
+            raise ConfigurationError(f"{place}preset", table["preset"], '"shared-cache"')
+        table = {**SHARED_CACHE, **{name: value for name, value in table.items() if name != "preset"}}
     try:
         return Rule(**table)
     except ConfigurationError as error:
@@ -158,6 +163,12 @@ def _alert(place: str, table: object) -> Alert:
         ) from None
 
 
+def header_pairs(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Header fields as ASGI has them."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
+
 def example_scope(
     method: str,
     target: str,
@@ -168,8 +179,7 @@ def example_scope(
 ) -> dict[str, Any]:
     """The ASGI scope of a request that somebody asks about."""
     path, _, query = target.partition("?")
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    lines = header_pairs(headers)
     if not any(name == b"host" for name, _ in lines):
         lines.insert(0, (b"host", b"localhost"))
     return {

@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Final, cast
 
 from .client import Client
 from .core import status as wire
+from .core.assess import MISS, NOTHING_WANTED, Ask, Refuse, Serve, Wants, is_enough
 from .core.callers import Caller, address_name
-from .core.decide import Consider, Keep
 from .core.errors import ForwardFailed
-from .events import ExecutionCollapsed
+from .core.settle import Keep
 from .flight import Flight, FlightAbandonedError, Waiter, WaiterCutError, WaiterGoneError
-from .forward import Forward, Settled
-from .hit import answer, tell
+from .forward import Forward
 from .nesting import current, waiting
-from .telemetry import DEBUG, requests_log
+from .refresh import open_flight, refresh
+from .serving import look_up, refuse, serve, serve_from_whole
+from .telling import tell_request
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from .core.decide import Consider
     from .core.http import Headers, StoredResponse
     from .core.status import Outcome, Reason
     from .dedup import Dedup
-    from .telemetry import Span, Tally, Trace
+    from .settled import Settled
+    from .telemetry import Span
 
 MAX_TURNS: Final = 4
 """How often a request joins, regroups or rejoins before it goes alone."""
@@ -55,6 +58,7 @@ class Exchange:
         key: bytes,
         body: bytes | None,
         started: float,
+        asked: Wants = NOTHING_WANTED,
     ) -> None:
         self.dedup = dedup
         self.app = app
@@ -67,6 +71,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.headers: Headers = scope["headers"]
         self.started = started
+        self.asked = asked
         self.tracer = dedup.telemetry.tracer(started)
         self.started_ns = time.time_ns() if self.tracer is not None else 0
         self.led: list[Flight] = []
@@ -75,42 +80,49 @@ class Exchange:
         """Answer the request; False where it must be bypassed (there are too many flights)."""
         loop = asyncio.get_running_loop()
         holder = current()
+        dedup, plan = self.dedup, self.plan
+        if (
+            plan.rule.follows_origin
+            and self.method in ("GET", "HEAD")
+            and await serve_from_whole(dedup, self.app, plan, self.scope, self.send, self.asked)
+        ):
+            return True
         try:
             for turn in range(MAX_TURNS + 1):
                 alone: Reason | None = self._alone if holder is None else "nested"
-                if not self.plan.collapses:
+                if not plan.collapses:
                     alone = alone or "not-collapsed"
                 if turn == MAX_TURNS:
                     alone = alone or "max-wait"
                 # One synchronous step: look up, look for a flight, or open one.
-                dedup, shown = self.dedup, _NOTHING
+                shown = _NOTHING
                 if dedup.variants.young or dedup.variants.old:
                     shown = dedup.variants.get(self.key) or _NOTHING
-                key = self.plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
-                now = self.started
-                if turn or self.plan.lookup is not self.plan.prefix:  # else it was looked for just now
+                key = plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
+                now, ask, stored = self.started, MISS, None
+                if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
                     now = dedup.clock()
-                    try:
-                        stored = dedup.store.get(self.plan.ordinal, key, now)
-                    except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
-                        dedup.store_failed("get", error)
-                        stored = None
-                    if stored is not None:
-                        await self._serve(cast("StoredResponse", stored), now, key)
+                    verdict, stored = look_up(dedup, plan, key, self.asked, now)
+                    if not isinstance(verdict, Ask):
+                        await self._answered(verdict, stored, now, key, shown)
                         return True
+                    ask = verdict
+                    if ask.alone:
+                        alone = alone or ask.reason
                 if alone is None and (
                     dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
                 ):
                     alone = self._marked(key, now)
                 flight = None if alone else dedup.flights.find(loop, key)
                 if flight is None:
-                    if not self._opens(loop, key, shown, alone):
+                    if not self._opens(key, shown, alone, stored):
                         return False
+                    reason = alone if alone is not None and ask is MISS else ask.reason
                     if holder is None:
-                        led = await self._lead(self.led[-1], self._seat, alone or "miss")
+                        led = await self._lead(self.led[-1], self._seat, reason)
                     else:
                         with waiting(holder, self.led[-1]):
-                            led = await self._lead(self.led[-1], self._seat, alone or "miss")
+                            led = await self._lead(self.led[-1], self._seat, reason)
                     if led:
                         return True
                 elif await self._follow(flight):
@@ -136,24 +148,14 @@ class Exchange:
     # -- lead ---------------------------------------------------------------------------------------------------
 
     def _opens(
-        self, loop: asyncio.AbstractEventLoop, key: bytes, shown: frozenset[bytes], alone: Reason | None
+        self, key: bytes, shown: frozenset[bytes], alone: Reason | None, stored: StoredResponse | None
     ) -> bool:
         dedup, plan = self.dedup, self.plan
-        names = dedup.names(self.scope, plan.tags)
-        flight = dedup.flights.open(
-            loop,
-            key,
-            dedup.limits[plan.ordinal],
-            (*names, address_name(self.scope)),
-            listed=alone is None,
-            runs_on=self.method not in ("GET", "HEAD", "QUERY"),
-        )
+        self.shown = shown
+        runs_on = self.method not in ("GET", "HEAD", "QUERY")
+        flight = open_flight(dedup, plan, self.scope, key, listed=alone is None, runs_on=runs_on)
         if flight is None:
             return False
-        flight.stored_names = names
-        flight.place = plan.place
-        flight.label = plan.label
-        flight.callers.append(Caller(self.scope))
         if self.tracer is not None:
             telemetry, label = dedup.telemetry, plan.label
             if self.span is None:
@@ -172,6 +174,8 @@ class Exchange:
             send_early=self.send,
             shown=shown,
             body=self.body or b"",
+            stored=stored,
+            asked=self.asked,
         )
         self._seat = flight.board(leader=True, listen=self.client.listen)
         self._work = forward.run
@@ -183,15 +187,15 @@ class Exchange:
         flight.launch(self._work)  # on board, and seen to wait: an eager task runs at once
         del self._work
         done, lost = True, None
+        settled: Settled | None = None
         try:
-            settled: Settled | None = await waiter.head()
+            settled = await waiter.head()
             if settled is not None:
                 done = not settled.vary or not self._differs(settled) or len(self.led) > MAX_TURNS
                 if done:
+                    line = self._line(settled, reason)
+                    await self.client.send_head(settled.head, settled.head.headers, line)
                     reason = settled.passed or reason
-                    await self.client.send_head(
-                        settled.head, settled.head.headers, self._forward_status(settled, reason)
-                    )
                     await self.client.send_body(waiter)
         except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
             pass  # what the app did after that counts: below
@@ -203,7 +207,8 @@ class Exchange:
             return False
         error: BaseException | None = None
         for led in self.led:
-            await led.joined()
+            if not led.returned:
+                await led.joined()
             # One that this request left for another variant was cancelled by us, and its answer is of no concern.
             if led is flight or not isinstance(led.error, asyncio.CancelledError):
                 error = error or led.error
@@ -214,8 +219,11 @@ class Exchange:
         if error is not None:
             failed = type(error).__qualname__
         cut = "SlowReader" if waiter.cut else None
+        outcome: Outcome = settled.outcome if settled is not None and not failed else "forwarded"
+        if outcome == "stale":
+            reason = "stale-if-error"
         self._tell(
-            "forwarded",
+            outcome,
             "failed" if failed else reason,
             flight,
             error=failed or (type(lost).__qualname__ if lost is not None else cut),
@@ -230,9 +238,17 @@ class Exchange:
             raise ForwardFailed("SlowReader", None)
         return True
 
-    @staticmethod
-    def _forward_status(settled: Settled, reason: Reason) -> bytes:
-        return wire.forwarded(reason, stored=isinstance(settled.settlement, Keep))
+    def _line(self, settled: Settled, reason: Reason) -> bytes:
+        """Cache-Status of what this request's own forward brought."""
+        kept = settled.settlement
+        return wire.forwarded(
+            reason,
+            varied=bool(self.shown) and self.plan.rule.stores,
+            status=settled.answered,
+            ttl=kept.lifetime if isinstance(kept, Keep) else None,
+            key=settled.variant if self.plan.rule.cache_status_key else None,
+            detail="stale-if-error" if settled.outcome == "stale" else settled.passed,
+        )
 
     # -- follow -------------------------------------------------------------------------------------------------
 
@@ -245,6 +261,7 @@ class Exchange:
         waiter = flight.board(leader=False, listen=self.client.listen)
         head_ns: int | None = None
         error: str | None = None
+        stood_in = False
         try:
             settled: Settled | None = await waiter.head()
             if settled is None:
@@ -259,8 +276,16 @@ class Exchange:
                 return False
             if settled.vary and self._differs(settled):
                 return False
+            if self.asked is not NOTHING_WANTED and not self._is_enough(settled):
+                self._alone = "request"
+                return False
             head_ns = time.time_ns() if self.tracer is not None else None
-            await self.client.send_head(settled.head, settled.head.shared, wire.COLLAPSED)
+            line = wire.CONFIRMED if settled.outcome == "revalidated" else wire.COLLAPSED
+            if settled.outcome == "stale":
+                stood_in, line = True, wire.STOOD_IN
+            if self.plan.rule.cache_status_key:
+                line = wire.named(line, settled.variant)
+            await self.client.send_head(settled.head, settled.head.shared, line, shared=True)
             try:
                 await self.client.send_body(waiter, settled)
             except (FlightAbandonedError, WaiterCutError) as end:
@@ -280,7 +305,10 @@ class Exchange:
         finally:
             waiter.leave()
             if self.client.sent_head or error or waiter.gone:
-                self._tell("collapsed", "in-flight", flight, head_ns=head_ns, error=error)
+                if stood_in:
+                    self._tell("stale", "stale-if-error", flight, head_ns=head_ns, error=error)
+                else:
+                    self._tell("collapsed", "in-flight", flight, head_ns=head_ns, error=error)
         return True
 
     def _differs(self, settled: Settled) -> bool:
@@ -293,21 +321,30 @@ class Exchange:
 
     # -- the store ----------------------------------------------------------------------------------------------
 
-    async def _serve(self, stored: StoredResponse, now: float, key: bytes) -> None:
-        """What was stored while this request was on its way."""
-        start, content, reason = answer(self.scope, stored, now)
+    async def _answered(
+        self,
+        verdict: Serve | Refuse,
+        stored: StoredResponse | None,
+        now: float,
+        key: bytes,
+        shown: frozenset[bytes],
+    ) -> None:
+        """What was stored while this request was on its way, or what may answer although it is stale."""
         self._aboard = None
-        try:
-            await self.send(start)
-            await self.send({"type": "http.response.body", "body": content, "more_body": False})
-        finally:
-            tally: Tally = self.plan.tally[reason]
-            tally.number += 1
-            tally.saved += stored.seconds
-            stored.hits += 1
-            if not stored.noted:
-                self.dedup.note(self.plan.label, key, stored)
-            tell(self.dedup, self.plan, self.scope, stored, now, key, start["status"], reason, self.span)
+        if stored is None or isinstance(verdict, Refuse):
+            await refuse(self.dedup, self.plan, self.scope, self.send, self.span)
+            return
+        if verdict.refresh:
+            body = self.body or b""
+            refresh(self.dedup, self.app, self.plan, self.scope, key, self.key, shown, stored, body)
+        await serve(self.dedup, self.plan, self.scope, self.send, stored, now, key, verdict, span=self.span)
+
+    def _is_enough(self, settled: Settled) -> bool:
+        """Whether another request's response is young and fresh enough for this one (RFC 9111 s.5.2.1)."""
+        kept = settled.settlement
+        if isinstance(kept, Keep):
+            return is_enough(kept.age, kept.lifetime, self.asked)
+        return is_enough(settled.head.age or 0, 0.0, self.asked)
 
     # -- the outcome --------------------------------------------------------------------------------------------
 
@@ -321,48 +358,4 @@ class Exchange:
         error: str | None = None,
     ) -> None:
         self._aboard = None
-        dedup, plan, telemetry = self.dedup, self.plan, self.dedup.telemetry
-        now = dedup.clock()
-        seconds: tuple[tuple[str, float], ...] = ()
-        saved = 0.0
-        if outcome == "collapsed":
-            saved = now - flight.opened_at if flight.took is None else flight.took
-            seconds = (("waited", now - self.started), ("saved", saved))
-            telemetry.record_wait(now - self.started, plan.label, flight.loop.call_soon)
-            if requests_log.isEnabledFor(DEBUG):
-                telemetry.debug(outcome, reason, plan.label, seconds)
-        telemetry.count(outcome, reason, plan.label, self.method, saved)
-        trace: Trace | None = flight.trace
-        if outcome == "collapsed" and dedup.events.heard:
-            dedup.events.publish(
-                ExecutionCollapsed(
-                    at=time.time(),
-                    rule=plan.label,
-                    key=self.key.hex(),
-                    flight=flight.generation,
-                    waited=now - self.started,
-                    saved=saved,
-                    trace_id=trace.trace_id if trace is not None else None,
-                )
-            )
-        if self.tracer is None:
-            return
-        settled: Settled | None = flight.head
-        telemetry.tell(
-            self.tracer,
-            self.started_ns,
-            outcome,
-            reason,
-            plan.label,
-            self.method,
-            flight.key,
-            status=self.client.status,
-            route=settled.route if settled is not None else None,
-            flight=trace.flight if trace is not None else None,
-            link=trace.context if trace is not None and outcome == "collapsed" else None,
-            head_at=head_ns,
-            error=error,
-            span=self.span,
-            seconds=seconds,
-            headers=self.headers,
-        )
+        tell_request(self, outcome, reason, flight, head_ns, error)

@@ -89,9 +89,11 @@ class Flight:
     task: asyncio.Task[None] | None = None
     trace: Any = None
     on_outgrown: Callable[[], None] | None = None
+    on_release: Callable[[], bool] | None = None
     landed_at: float | None = None
     on_late: Callable[[], None] | None = None
     _gone: asyncio.Event | None = None
+    _returns: tuple[asyncio.Future[None], ...] = ()
 
     def __init__(
         self, table: Table, loop: Loop, key: Key, limits: Limits, names: Iterable[str], *, runs_on: bool
@@ -109,7 +111,6 @@ class Flight:
         self.waiters: set[Waiter] = set()
         self.callers: list[Any] = []
         self.waits_for: list[Flight] = []
-        self._returns: list[asyncio.Future[None]] = []
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Flight:
                 _release_future(future)
             self.body.end_of_work()
             # No cycle may keep the body alive until the collector comes by.
-            self.task = self.on_outgrown = self.on_late = None
+            self.task = self.on_outgrown = self.on_release = self.on_late = None
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
@@ -182,7 +183,7 @@ class Flight:
         """Wait until the forward's call has returned or raised (its background work included)."""
         if not self.returned:
             future = self.loop.create_future()
-            self._returns.append(future)
+            self._returns = (*self._returns, future)
             await future
 
     def _finish(self) -> None:
@@ -195,7 +196,9 @@ class Flight:
             waiter.wake()
 
     def _release(self) -> None:
-        """No head in time: the leader stays, the others join a successor."""
+        """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
+        if self.on_release is not None and self.on_release():
+            return
         self.close()
         self.released = True
         self._wake()
@@ -282,11 +285,12 @@ class Waiter(Reader):
             WaiterGoneError, WaiterCutError: when the client has left, or was too slow.
         """
         flight = self.flight
+        body = flight.body
         while True:
             if self.cut:
                 raise WaiterCutError
-            if self.position < flight.body.end:
-                return flight.body[self.position]
+            if self.position < body.end:
+                return body[self.position]
             if flight.complete:
                 return None
             if flight.returned:
@@ -297,17 +301,15 @@ class Waiter(Reader):
         if self.gone:
             raise WaiterGoneError
         self._future = self.flight.loop.create_future()
-        try:
-            await self._future
-        finally:
-            self._future = None
+        await self._future
         if self.gone:
             raise WaiterGoneError
 
     def wake(self) -> None:
         """Something has changed."""
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            future.set_result(None)
 
     def watch(self) -> None:
         """Notice when the client leaves."""

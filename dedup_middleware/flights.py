@@ -1,6 +1,7 @@
 """The table of flights: which a newcomer may join, and which depend on a name.
 
 Law: one synchronous step finds or opens; a flight is joined only in its own event loop, and leaves by identity.
+Names are indexed when the first invalidation looks for them: most flights are over by then.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class FlightTable:
         self._watches: dict[Loop, asyncio.TimerHandle] = {}
         self._listed: dict[tuple[Loop, Key], Flight] = {}
         self._by_name: dict[str, set[Flight]] = {}
+        self._unindexed: set[Flight] = set()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is under way, listed or named."""
-        return not (self.under_way or self._listed or self._by_name)
+        return not (self.under_way or self._listed or self._by_name or self._unindexed)
 
     def find(self, loop: Loop, key: Key) -> Flight | None:
         """The flight that a newcomer may join now, or None; one that is full or too far on leaves the table."""
@@ -82,8 +84,7 @@ class FlightTable:
             if loop not in self._watches:
                 self._drop_dead_watches()
                 self._watch(loop)
-            for name in flight.names:
-                self._by_name.setdefault(name, set()).add(flight)
+            self._unindexed.add(flight)
             if listed:
                 self._listed[loop, key] = flight
                 flight.listed = True
@@ -119,7 +120,8 @@ class FlightTable:
         if name not in flight.names and not flight.returned:
             with self.lock:
                 flight.names.add(name)
-                self._by_name.setdefault(name, set()).add(flight)
+                if flight not in self._unindexed:
+                    self._by_name.setdefault(name, set()).add(flight)
 
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight: by identity, never by key alone."""
@@ -137,6 +139,9 @@ class FlightTable:
             self.under_way.discard(flight)
             if flight.task is not None:
                 self.tasks.discard(flight.task)
+            if flight in self._unindexed:
+                self._unindexed.discard(flight)
+                return
             for name in flight.names:
                 flights = self._by_name.get(name)
                 if flights is not None:
@@ -144,12 +149,25 @@ class FlightTable:
                     if not flights:
                         del self._by_name[name]
 
-    def invalidate(self, names: Iterable[str]) -> int:
-        """Close every flight that depends on one of the names; its result is not stored. How many there were."""
+    def _named(self, name: str) -> Iterable[Flight]:
+        """The flights that depend on a name."""
+        while self._unindexed:
+            flight = self._unindexed.pop()
+            for one in flight.names:
+                self._by_name.setdefault(one, set()).add(flight)
+        return self._by_name.get(name, ())
+
+    def invalidate(self, names: Iterable[str], within: str = "") -> int:
+        """Close every flight that depends on one of the names (and on one that begins with `within`).
+
+        Its result is not stored. How many there were.
+        """
         closed = 0
         with self.lock:
             for name in names:
-                for flight in self._by_name.get(name, ()):
+                for flight in self._named(name):
+                    if within and not any(own.startswith(within) for own in flight.names):
+                        continue
                     closed += flight.current
                     self._overtake(flight)
         return closed
@@ -157,7 +175,7 @@ class FlightTable:
     def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
         """Close the flights under one name that somebody waits or waited for of whom `is_same` says so."""
         with self.lock:
-            for flight in self._by_name.get(name, ()):
+            for flight in self._named(name):
                 if any(is_same(caller) for caller in flight.callers):
                     self._overtake(flight)
 
@@ -188,7 +206,8 @@ class FlightTable:
 
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
-        self.under_way, self.tasks, self._watches, self._listed, self._by_name = set(), set(), {}, {}, {}
+        self.under_way, self.tasks, self._watches, self._listed = set(), set(), {}, {}
+        self._by_name, self._unindexed = {}, set()
         self.budget = Budget(MAX_BUFFERED)
 
     def _drop_dead_loops(self) -> None:

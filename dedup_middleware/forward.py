@@ -6,27 +6,33 @@ settled on its head and stored only when it is whole.
 
 from __future__ import annotations
 
+from contextvars import Context
 from itertools import islice
 from operator import is_not
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from .core import canonical
-from .core.answer import Answer, read_answer
-from .core.decide import Consider, Keep, Pass, Settlement, settle
-from .core.http import Head, StoredResponse, response_size
-from .core.sight import one_identity, visible
-from .core.status import Reason
-from .events import ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
+from .core.answer import read_answer
+from .core.assess import NOTHING_WANTED, Wants, stands_in
+from .core.effects import groups
+from .core.settle import Keep, Pass, Settlement, ShareOnly
+from .core.sight import visible
+from .events import ExecutionStarted, ResponseStored, tags_in
+from .keeping import settled_by, to_store, update_by_head
 from .nesting import inside
+from .settled import Settled
+from .telling import tell_execution
+from .validation import Validation
 
 if TYPE_CHECKING:
+    from asyncio import Task
     from collections.abc import MutableMapping
 
     from starlette.types import ASGIApp, Message
 
+    from .core.decide import Consider
+    from .core.http import StoredResponse
     from .dedup import Dedup
     from .flight import Flight
 
@@ -38,26 +44,12 @@ _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions"
 """What a flight's scope has of its own: never copied to the leader's."""
 
 
-class Settled(msgspec.Struct, eq=False):
-    """What a flight's head means to its waiters.
-
-    `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
-    only the leader may use the response, and why.
-    """
-
-    head: Answer
-    settlement: Settlement
-    vary: frozenset[bytes]
-    variant: bytes
-    passed: Reason | None
-    route: str | None
-    mangled: bool = False
-
-
 class Forward:
     """One run of the app for a flight; `launch` it with `run`."""
 
     _settled: Settled | None = None
+    _validation: Validation | None = None
+    _standing_in: Task[None] | None = None
     _stored: StoredResponse | None = None
 
     def __init__(
@@ -72,9 +64,11 @@ class Forward:
         send_early: Any,
         shown: frozenset[bytes],
         body: bytes,
+        stored: StoredResponse | None = None,
+        asked: Wants = NOTHING_WANTED,
     ) -> None:
         self._dedup = dedup
-        self._app = app
+        self._app = app if stored is None else self._validation_of(app, stored, asked, body)
         self._plan = plan
         self._flight = flight
         self._base = base
@@ -87,6 +81,32 @@ class Forward:
         self._given = dict(self._scope)
         self._session = _session_content(leader_scope)
         flight.on_outgrown = self._outgrown
+        if stored is not None:
+            flight.on_release = self._stand_in
+
+    def _validation_of(self, app: ASGIApp, stored: StoredResponse, asked: Wants, body: bytes) -> ASGIApp:
+        """The app, asked whether what is stored under this key still holds; it may stand in for an error."""
+        dedup = self._dedup
+
+        def rewind() -> None:
+            self._unread = body
+
+        self._validation = Validation(
+            app,
+            stored,
+            allowed=lambda: self._flight.current and stands_in(stored, asked, dedup.clock()),
+            age=lambda: stored.initial_age + dedup.clock() - stored.stored_at,
+            rewind=rewind,
+        )
+        return self._validation
+
+    def _stand_in(self) -> bool:
+        """No head in time: what is stored goes out, if it may."""
+        validation = self._validation
+        if validation is None or not validation.may_stand_in:
+            return False
+        self._standing_in = self._flight.loop.create_task(validation.stand_in(), context=Context())
+        return True
 
     async def run(self) -> None:
         """Run the app to its end, background work included; then the flight is over."""
@@ -136,22 +156,22 @@ class Forward:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        flight = self._flight
-        if kind == "http.response.body" and self._settled is not None and not flight.complete:
+        flight, settled = self._flight, self._settled
+        if kind == "http.response.body" and settled is not None and not flight.complete:
             chunk = message.get("body", b"")
-            last = not message.get("more_body", False)
-            chunk = chunk if type(chunk) is bytes else bytes(chunk)
-            if last:
-                length = self._settled.head.length
+            if type(chunk) is not bytes:
+                chunk = bytes(chunk)
+            if not message.get("more_body", False):
+                length = settled.head.length
                 if length is not None and flight.body.total + len(chunk) != length:
-                    self._settled.mangled = True
+                    settled.mangled = True
                 await flight.write(chunk, last=True)
                 self._landed()
             else:
                 await flight.write(chunk, last=False)
-        elif kind == "http.response.start" and self._settled is None:
+        elif kind == "http.response.start" and settled is None:
             self._open(message)
-        elif kind == "http.response.early_hint" and self._settled is None:
+        elif kind == "http.response.early_hint" and settled is None:
             await self._send_early(message)
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r} at this point of the response")
@@ -161,13 +181,18 @@ class Forward:
     def _open(self, message: Message) -> None:
         dedup, plan, flight = self._dedup, self._plan, self._flight
         head = read_answer(message["status"], message.get("headers", ()), self._method)
-        reader = plan.fingerprints
-        settlement = settle(
-            plan.rule,
-            self._method,
-            head,
-            one_identity=lambda: one_identity(reader.reading, self._leader_scope),
-        )
+        reader, validation = plan.fingerprints, self._validation
+        if validation is not None and not validation.dated:
+            head.date = None  # the stored one's, which says nothing of when it was confirmed
+        if validation is not None and validation.outcome == "stale":
+            settlement: Settlement = ShareOnly(frozenset())  # what is stored, as it is
+        else:
+            delay = dedup.clock() - flight.opened_at
+            settlement = settled_by(
+                dedup, plan, self._method, head, self._leader_scope, self._given["headers"], delay
+            )
+            if self._method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
+                update_by_head(dedup, plan, self._leader_scope, head, flight)
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
         vary, variant, passed = self._shown, self._key, None
@@ -179,18 +204,47 @@ class Forward:
         else:
             if dedup.passes.young or dedup.passes.old:
                 dedup.passes.discard(variant)
-            if settlement.vary and (named := reader.unkeyed(settlement.vary) - self._shown):
-                vary = self._shown | named
+            if settlement.vary or self._shown:
+                vary = self._variants_by(settlement)
+            if vary != self._shown:
                 dedup.variants.put(self._base, vary)
-                variant = reader.variant(self._base, vary, self._given["headers"])
+                variant = reader.variant(self._base, vary, self._given["headers"]) if vary else self._base
                 dedup.flights.move(flight, variant)
             if isinstance(settlement, Keep):
                 flight.runs_on = True
+                if settlement.passed is not None:  # stored to be validated, and nobody else's before it is
+                    passed = settlement.passed
+                    dedup.passes.put(variant, dedup.clock() + PASS_SECONDS)
+                    flight.close()
+            if settlement.stripped:
+                head.shared = [pair for pair in head.shared if pair[0].lower() not in settlement.stripped]
+            if head.groups:
+                self._join_groups(head.groups)
         self._settled = Settled(head, settlement, vary, variant, passed, dedup.templates.of(self._scope))
+        if validation is not None:
+            self._settled.outcome, self._settled.answered = validation.outcome, validation.answered
         self._copy_back()
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
         flight.open_head(self._settled)
+
+    def _variants_by(self, settlement: Keep | ShareOnly) -> frozenset[bytes]:
+        """The fields by which variants are told apart from now on.
+
+        Those that any response has named; but where the app's own Vary is trusted, what the newest stored one names, so
+        that it answers whatever it fits (RFC 9111 s.4, s.4.1).
+        """
+        reader = self._plan.fingerprints
+        named = reader.unkeyed(settlement.vary)
+        newest_counts = reader.reading.trusting and isinstance(settlement, Keep)
+        return named if newest_counts else self._shown | named
+
+    def _join_groups(self, lines: tuple[bytes, ...]) -> None:
+        """The response belongs to more groups than its rule says (RFC 9875 s.2)."""
+        flight, names = self._flight, groups(lines)
+        flight.stored_names += names
+        for name in names:
+            self._dedup.flights.add_name(flight, name)
 
     def _copy_back(self) -> None:
         """What the app's router found goes to the leader's scope, so that outer layers still find it there."""
@@ -206,14 +260,15 @@ class Forward:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _landed(self) -> None:
-        settled = self._settled_now()
-        self._flight.took = self._dedup.clock() - self._flight.opened_at
-        if not settled.mangled and self._flight.body.total <= self._flight.body.limit:
-            self._dedup.outgrown.discard(settled.variant)
-        if isinstance(settled.settlement, Keep) and self._flight.body.keeping and not settled.mangled:
-            self._flight.on_late = self._store_early
+        settled, flight, outgrown = self._settled_now(), self._flight, self._dedup.outgrown
+        flight.took = self._dedup.clock() - flight.opened_at
+        marked = bool(outgrown.young or outgrown.old)
+        if marked and not settled.mangled and flight.body.total <= flight.body.limit:
+            outgrown.discard(settled.variant)
+        if isinstance(settled.settlement, Keep) and flight.body.keeping and not settled.mangled:
+            flight.on_late = self._store_early
         else:
-            self._flight.close()
+            flight.close()
 
     def _store_early(self) -> None:
         self._store()
@@ -231,28 +286,9 @@ class Forward:
             or _session_content(self._leader_scope) != self._session
         ):
             return
-        head, trace = settled.head, flight.trace
-        body = flight.body.whole()
-        started = flight.head_at or flight.opened_at
-        headers = head.shared
-        if head.age is not None:  # told anew with each hit
-            headers = [pair for pair in headers if pair[0].lower() != b"age"]
-        stored = StoredResponse(
-            head=Head(head.status, headers),
-            body=body,
-            stored_at=started,
-            expires=started + settled.settlement.lifetime,
-            names=flight.stored_names,
-            generation=flight.generation,
-            seconds=flight.took or 0.0,
-            initial_age=head.age or 0,
-            etag=head.etag,
-            last_modified=head.last_modified,
-            validates=head.validates,
-            route=settled.route,
-            flight=trace.flight if trace is not None else None,
-            link=trace.context if trace is not None else None,
-            size=response_size(headers, body, flight.stored_names),
+        rule = self._plan.rule
+        stored = to_store(
+            dedup, rule, flight, settled.head, settled.settlement, settled.variant, settled.route
         )
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(self._plan.ordinal, settled.variant, stored, flight.loop):
@@ -273,44 +309,9 @@ class Forward:
         self._dedup.outgrown.put(self._key, self._dedup.clock() + OUTGROWN_SECONDS)
 
     def _tell(self, error: str | None) -> None:
-        flight, plan, settled, telemetry = self._flight, self._plan, self._settled, self._dedup.telemetry
-        telemetry.record_forward(
-            self._dedup.clock() - flight.opened_at, flight.followers, plan.label, self._method
-        )
-        status = settled.head.status if settled is not None else 0
-        if error is None and (not flight.complete or (settled is not None and settled.mangled)):
-            error = "IncompleteResponse"
-        failure = error or (str(status) if status >= 500 else None)
-        if failure and flight.followers and (flight.waiters or error is None):
-            telemetry.failed("forward", failure, plan.label, flight.followers, flight.trace)
-        if self._dedup.events.heard:
-            self._dedup.events.publish(
-                ExecutionCompleted(
-                    at=time(),
-                    rule=plan.label,
-                    key=self._key.hex(),
-                    flight=flight.generation,
-                    duration=self._dedup.clock() - flight.opened_at,
-                    followers=flight.followers,
-                    bytes=flight.body.total,
-                    method=self._method,
-                    status=status,
-                    error=failure,
-                    route=settled.route if settled is not None else None,
-                    trace_id=flight.trace.trace_id if flight.trace is not None else None,
-                )
-            )
-        if flight.trace is not None:
-            telemetry.end_forward(
-                flight.trace,
-                plan.label,
-                self._method,
-                flight.key,
-                flight.followers,
-                status=status,
-                route=settled.route if settled is not None else None,
-                error=error,
-            )
+        validation = self._validation
+        failed = error if validation is None else error or validation.failed
+        tell_execution(self._dedup, self._plan, self._flight, self._settled, self._method, failed)
 
 
 def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:

@@ -6,40 +6,73 @@ Law: what a hit does not need, a hit does not do: no task, no lock but the store
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from math import floor
+from typing import TYPE_CHECKING
 
-from .core.decide import Consider, not_modified
+from .core.conditional import NOT_IN_304, not_modified
+from .core.ranges import partial
+from .core.status import served
 from .events import ResponseServed
 from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
     from starlette.types import Message, Scope
 
+    from .core.decide import Consider
     from .core.http import StoredResponse
-    from .core.status import Reason
+    from .core.status import Outcome, Reason
     from .dedup import Dedup
     from .telemetry import Span
 
-NOT_IN_304: Final = frozenset(
-    b"content-length content-encoding content-type content-language content-range last-modified "
-    b"transfer-encoding".split()
-)
-"""Fields about the representation, which a 304 does not carry (RFC 9110 s.15.4.5)."""
 
+def answer(
+    scope: Scope, stored: StoredResponse, now: float, stale: Reason | None = None
+) -> tuple[Message, bytes, Reason]:
+    """The start message, made fresh, the body, and whether it is a 304 (RFC 9111 s.4, s.4.3.2).
 
-def answer(scope: Scope, stored: StoredResponse, now: float) -> tuple[Message, bytes, Reason]:
-    """The start message, made fresh, the body, and whether it is a 304 (RFC 9111 s.4, s.4.3.2)."""
+    `stale` is why it may answer although it is.
+    """
     head = stored.head
     if now >= stored.tail_until:
         stored.retell(now)
     headers = [*head.headers, *stored.tail]
+    if stale is not None:
+        headers[-1] = (b"cache-status", served(floor(stored.expires - now), stale) + stored.line_end)
     if stored.validates and not_modified(
-        scope["method"], head.status, scope["headers"], stored.etag, stored.last_modified
+        scope["method"],
+        head.status,
+        scope["headers"],
+        stored.etag,
+        stored.last_modified,
+        dated=stored.arrived or None,
+        now=stored.arrived or None,
     ):
         kept = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
-        return {"type": "http.response.start", "status": 304, "headers": kept}, b"", "not-modified"
+        return {"type": "http.response.start", "status": 304, "headers": kept}, b"", stale or "not-modified"
     body = b"" if scope["method"] == "HEAD" else stored.body
-    return {"type": "http.response.start", "status": head.status, "headers": headers}, body, "fresh"
+    return {"type": "http.response.start", "status": head.status, "headers": headers}, body, stale or "fresh"
+
+
+def part(
+    scope: Scope, stored: StoredResponse, now: float, stale: Reason | None
+) -> tuple[Message, bytes, Reason] | None:
+    """The same for a request with a Range; None where the whole is its answer (RFC 9110 s.14.2, RFC 9111 s.3.3)."""
+    start, body, _reason = answer(scope, stored, now, stale)
+    if start["status"] != 200:
+        return None
+    found = partial(
+        scope["headers"],
+        200,
+        start["headers"],
+        body,
+        stored.etag,
+        stored.last_modified,
+        dated=stored.arrived or None,
+    )
+    if found is None:
+        return None
+    status, headers, content = found
+    return {"type": "http.response.start", "status": status, "headers": headers}, content, stale or "range"
 
 
 def tell(
@@ -52,6 +85,7 @@ def tell(
     status: int,
     reason: Reason,
     span: Span | None = None,
+    outcome: Outcome = "hit",
 ) -> None:
     """Trace a hit where a tracer records, and log it; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
@@ -69,7 +103,7 @@ def tell(
     if tracer is not None:
         started = time.time_ns() - int((dedup.clock() - now) * 1e9)
         age = now - stored.stored_at
-        if span is None:
+        if span is None and outcome == "hit":
             telemetry.hit(
                 tracer,
                 started,
@@ -87,7 +121,7 @@ def tell(
             telemetry.tell(
                 tracer,
                 started,
-                "hit",
+                outcome,
                 reason,
                 plan.label,
                 scope["method"],
@@ -98,10 +132,11 @@ def tell(
                 link=stored.link,
                 span=span,
                 seconds=(("saved", stored.seconds), ("age", age)),
+                headers=scope["headers"],
             )
     if not requests_log.isEnabledFor(DEBUG):
         telemetry.quiet_until = telemetry.look_again if tracer is None else now
     else:
         telemetry.debug(
-            "hit", reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))
+            outcome, reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from .stores import Store
     from .telemetry import Tally
+
+
+REUSED: Final = tuple(outcome for outcome in OUTCOMES if outcome not in ("forwarded", "bypassed"))
+"""Outcomes that count for the hit rate: the response had been there, or was another's."""
 
 
 class RuleStats(msgspec.Struct, frozen=True):
@@ -26,9 +30,9 @@ class RuleStats(msgspec.Struct, frozen=True):
 class Stats(msgspec.Struct, frozen=True):
     """What happened since the start, and what is held now.
 
-    Calls of `dedup.call` count like requests. `duplicates` are those answered without a forward of their own;
-    `hit_rate` is their share (0 to 1) of all, bypassed ones too; `saved` the seconds of the forwards that they did not
-    need. `bytes` and `responses` are what the store holds, `flights` those under way.
+    Calls of `dedup.call` count like requests. `duplicates` are those answered without a forward of their own, `saved`
+    the seconds of the forwards that they did not need; `hit_rate` is the share (0 to 1) of these and of the revalidated
+    ones in all, bypassed ones too. `bytes` and `responses` are what the store holds, `flights` those under way.
     """
 
     flights: int
@@ -60,26 +64,28 @@ def make_stats(tallies: Iterable[Tally], flights: int, store: Store) -> Stats:
     return Stats(
         flights=flights,
         requests=total,
-        duplicates=_answered(total),
+        duplicates=reused(total) - total.get("revalidated", 0),
         stored=store.stored,
         evicted=store.evicted,
         expired=store.expired,
         invalidated=store.invalidated,
         bytes=store.size,
         responses=store.responses,
-        hit_rate=_hit_rate(total),
+        hit_rate=hit_rate(total),
         saved=sum(seconds.values()),
         rules={
-            label: RuleStats(requests, _hit_rate(requests), seconds[label])
+            label: RuleStats(requests, hit_rate(requests), seconds[label])
             for label, requests in by_rule.items()
         },
     )
 
 
-def _answered(requests: Mapping[str, int]) -> int:
-    return requests["hit"] + requests["collapsed"]
+def reused(requests: Mapping[str, int]) -> int:
+    """How many of these requests, counted by outcome, count for the hit rate."""
+    return sum(requests[outcome] for outcome in REUSED)
 
 
-def _hit_rate(requests: Mapping[str, int]) -> float:
+def hit_rate(requests: Mapping[str, int]) -> float:
+    """Their share, 0 to 1."""
     number = sum(requests.values())
-    return _answered(requests) / number if number else 0.0
+    return reused(requests) / number if number else 0.0

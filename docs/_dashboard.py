@@ -47,7 +47,7 @@ RULES: Final = [
     Rule("/git/{repo}/status", name="git status", ttl="2s", vary=[], identity="shared", tags=["repo:{repo}"]),
     Rule("/git/{repo}/log", name="git log", ttl="10s", vary=[], identity="shared", tags=["repo:{repo}"]),
     Rule("/chat/{port}/history", name="chat history", vary=[], identity="shared", tags=["chat:{port}"]),
-    Rule("/search", name="search", ttl="5s", vary=[], identity="shared"),
+    Rule("/search", name="search", ttl="3s", vary=[], identity="shared", stale_while_revalidate="5s"),
     Rule("/me", name="who am I", identity="separate"),
 ]
 TARGETS: Final = {
@@ -68,7 +68,7 @@ async def _work(request: Request) -> JSONResponse:
 
 def make_app(records: str, token: str) -> Starlette:
     """An app with the middleware and its administration."""
-    alerts = [Alert("few hits", "hit-rate", below=0.98, window="20s", rule="search")]
+    alerts = [Alert("few hits", "hit-rate", below=0.6, window="20s", rule="who am I")]
     dedup = Dedup(
         RULES,
         store="memory://?max_bytes=32768",

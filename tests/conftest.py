@@ -17,6 +17,8 @@ from dedup_middleware import Dedup, Rule
 from .kit import FakeClock, VirtualTime, settle
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from .records_kit import Postgres
 
 _skipped: dict[str, str] = {}
@@ -60,6 +62,18 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip("no Chromium in PATH; on Debian and Ubuntu: sudo apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, driven by Playwright; a module's own, since its loop is in the way of asyncio's."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        launched = driver.chromium.launch(executable_path=chromium, args=arguments)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import msgspec
 
 from dedup_middleware import Dedup, DedupMiddleware
 
-from .kit import Call, Message, Pairs, make_scope, settle, until
+from .kit import Call, Message, Pairs, eventually, make_scope, settle
 
 PAGE = Path(__file__).parent.parent / "docs" / "frameworks.md"
 NAMES = ("Starlette", "FastAPI", "Litestar", "Quart", "Django", "Falcon", "BlackSheep", "Sanic")
@@ -27,11 +27,6 @@ LINES = dict(
         r"^\| (\w+)[^|`]*(?:`asgi.py`\) )?\| `([^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )
 )
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """`until`, with turns enough for what a framework does in a thread in between (Django, Sanic)."""
-    await until(condition, turns=500_000)
 
 
 async def watch(dedup: Dedup) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
+
+from dedup_middleware.core.status import OUTCOMES
 
 Message = MutableMapping[str, Any]
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -131,6 +134,19 @@ async def get(
     return await call(app, target, method, headers, body, **more).done()
 
 
+async def all_of(calls: Iterable[Call]) -> list[Call]:
+    """Wait for each of these answers; what an app raised is raised here."""
+    return [await one.done() for one in calls]
+
+
+async def together(app: Any, bare: GatedApp, count: int, target: str = "/") -> list[Call]:
+    """So many requests for the same thing, all under way before `bare`, the app inside, may answer."""
+    calls = [call(app, target) for _ in range(count)]
+    await settle()
+    bare.gate.set()
+    return await all_of(calls)
+
+
 class GatedApp:
     """An app whose runs wait for a gate before they answer; it keeps every scope that it saw."""
 
@@ -176,6 +192,28 @@ async def until(condition: Callable[[], bool], turns: int = 10_000) -> None:
     raise AssertionError("the condition never held")
 
 
+async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for what sockets, threads and processes do: how long they take is the machine's affair.
+
+    What the loop itself does is waited for with `until`.
+    """
+    for _ in _looks(condition, seconds):
+        await asyncio.sleep(0.001)  # nothing in this loop could tell
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """`eventually`, where no loop runs."""
+    for _ in _looks(condition, seconds):
+        time.sleep(0.001)  # as above
+
+
+def _looks(condition: Callable[[], object], seconds: float) -> Iterator[None]:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "the condition never held"
+        yield
+
+
 Sender = Callable[[Message], Awaitable[None]]
 
 
@@ -187,6 +225,10 @@ def head(status: int = 200, headers: Pairs = ()) -> Message:
 def chunk(body: bytes = b"", *, more: bool = True) -> Message:
     """A message of a response's body."""
     return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+BODY = [chunk(b"one,"), chunk(b"two,"), chunk(b"three", more=False)]
+WHOLE = b"one,two,three"
 
 
 Step = Message | BaseException | type[BaseException] | Callable[[], Any] | None
@@ -264,6 +306,11 @@ class SlowCall(Call):
         if message["type"] == "http.response.body":
             await self.permits.acquire()
         await super()._send(message)
+
+
+def requests(**numbers: int) -> dict[str, int]:
+    """Requests by outcome as statistics tell them: these, and none of the others."""
+    return {**dict.fromkeys(OUTCOMES, 0), **numbers}
 
 
 def _running_loop() -> Any:

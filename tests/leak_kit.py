@@ -14,6 +14,7 @@ from typing import Any
 from dedup_middleware import ANONYMOUS, Dedup, DedupMiddleware, Rule
 from dedup_middleware.core import names
 from dedup_middleware.core.names import ADDRESS_FIELDS, NOISE, OVERRIDES, is_credential
+from dedup_middleware.core.rules import SHARED_CACHE
 
 from .kit import Call, GatedApp, call, get, settle
 
@@ -74,13 +75,18 @@ SHAPES: dict[str, Shape] = {
     "a function, origin": {"identity": whole_caller, "vary": "origin"},
     "ignore": {"ignore": ["header:x-sworn", "query:utm_*", "body:requestId", "state:db", "scope:trace"]},
     "ignore every field": {"ignore": ["header:*"], "vary": []},
+    "http cache": {"ttl": "origin", "vary": "origin"},
+    "shared http cache": dict(SHARED_CACHE),
 }
 """Every kind of rule, with oaths that are kept; `rule_of` makes the rule."""
 
 
 def rule_of(shape: Shape, **more: Any) -> Rule:
     """A rule of this shape for every path, for the methods that are safe."""
-    return Rule("/{path:path}", **{"ttl": 60, "max_responses": 10_000, **shape, **more})
+    fields = {"ttl": 60, "max_responses": 10_000, **shape, **more}
+    if fields["ttl"] == "origin":
+        fields.pop("negative_ttl", None)  # the app says how long
+    return Rule("/{path:path}", **fields)
 
 
 # -- requests --------------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ import pytest
 from starlette.responses import StreamingResponse
 
 import dedup_middleware.body as bodies
-import dedup_middleware.dedup as engine
-from dedup_middleware import Dedup, DedupMiddleware, Rule, flights
+from dedup_middleware import Dedup, DedupMiddleware, Rule, engine, flights
 from dedup_middleware.body import Body, Budget, Reader
 from dedup_middleware.core import callers
 from dedup_middleware.core.http import response_size
@@ -27,6 +26,7 @@ from .kit import (
     GatedApp,
     SlowCall,
     SteppedApp,
+    all_of,
     call,
     chunk,
     get,
@@ -173,8 +173,7 @@ async def test_a_write_never_parses_a_waiters_credentials_twice(
         assert len(parsed) <= 30 + own  # each has one field that is no cookie: Host
     assert len(parsed) >= 30
     gate.gate.set()
-    for one in waiting:
-        await one.done()
+    await all_of(waiting)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, ForwardFailed, Rule
 
-from .kit import FakeClock, VirtualTime, call, chunk, get, head, settle, until
+from .kit import FakeClock, VirtualTime, call, chunk, get, head, requests, settle, until
 
 MakeDedup = Callable[..., Dedup]
 
@@ -61,7 +61,7 @@ async def test_a_thousand_callers_at_once_are_one_run_and_get_one_object(make_de
 
     assert len(made) == 1
     assert all(one is made[0] for one in found)
-    assert dedup.stats().requests == {"hit": 0, "collapsed": 999, "forwarded": 1, "bypassed": 0}
+    assert dedup.stats().requests == requests(hit=0, collapsed=999, forwarded=1, bypassed=0)
 
 
 async def test_one_after_the_other_are_runs_of_their_own(make_dedup: MakeDedup) -> None:

@@ -168,7 +168,7 @@ async def test_the_one_line_of_each_framework_wraps_its_app(framework: str) -> N
 
     app = {"Quart": lambda: given["app"].asgi_app, "Django (in `asgi.py`)": lambda: given["application"]}
     call = await get(app.get(framework, lambda: given["app"])())
-    assert (call.header(b"cache-status") or b"").startswith(b"dedup; fwd=miss")
+    assert (call.header(b"cache-status") or b"").startswith(b"dedup; fwd=uri-miss")
 
 
 def test_every_framework_has_its_line() -> None:

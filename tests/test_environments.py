@@ -82,7 +82,7 @@ def test_the_lifespans_state_does_not_keep_requests_from_sharing(site: Site) -> 
     with TestClient(site.app) as client:
         answers = [client.get("/stored") for _ in range(2)]
 
-    assert [answer.headers["cache-status"].split(";")[1] for answer in answers] == [" fwd=miss", " hit"]
+    assert [answer.headers["cache-status"].split(";")[1] for answer in answers] == [" fwd=uri-miss", " hit"]
 
 
 async def test_one_app_serves_httpx_in_its_own_loop(site: Site) -> None:
@@ -126,7 +126,7 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
     loop.run_until_complete(left())
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # asyncio's own switch, which the stubs leave out
     loop.close()
 
     async def later() -> Call:
@@ -136,7 +136,7 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
 
     answer = asyncio.run(later())
     assert (answer.body, bare.runs) == (b"run 4", 4)
-    assert answer.header(b"cache-status") == b"dedup; fwd=miss; stored"
+    assert answer.header(b"cache-status") == b"dedup; fwd=uri-miss; stored; ttl=60"
     assert not dedup.flights.under_way
     for task in tasks:
         coroutine: Any = task.get_coro()
@@ -456,7 +456,7 @@ FORKED = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here: run it on Linux or macOS")
 def test_after_a_fork_the_child_serves_with_locks_flights_and_a_store_of_its_own() -> None:
-    root = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
+    root = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib would be imported before the fork
 
     ended = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKED)],
@@ -482,7 +482,7 @@ def test_engines_that_are_gone_are_freed_and_cost_a_fork_nothing() -> None:
 
 async def test_one_engine_under_two_apps_shares_no_response_between_them() -> None:
     dedup = Dedup(default=Rule(ttl=60))
-    apps = [GatedApp(lambda _, run, n=n: (200, [], b"app %d run %d" % (n, run)), opened=True) for n in (1, 2)]  # type: ignore[misc]
+    apps = [GatedApp(lambda _, run, n=n: (200, [], b"app %d run %d" % (n, run)), opened=True) for n in (1, 2)]  # type: ignore[misc] # mypy infers no lambda with a default
     wrapped = [DedupMiddleware(app, dedup=dedup) for app in apps]
 
     found = [(await get(app, "/x")).body for app in (*wrapped, *wrapped)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, ForwardFailed, Rule
 from dedup_middleware.core import masks
 
-from .kit import Call, GatedApp, SteppedApp, call, get, make_scope, settle
+from .kit import Call, GatedApp, SteppedApp, all_of, call, get, make_scope, settle
 
 Make = Callable[..., Dedup]
 SECRET = "s3cr3t-0f-al1ce"
@@ -171,10 +172,9 @@ async def test_the_fingerprint_that_is_told_is_the_one_that_is_used(make_dedup: 
     calls = [call(app, target, scheme="https") for target in requests]
     await settle()
     told = [dedup.explain(scope={**make_scope(target), "scheme": "https"}).fingerprint for target in requests]
-    assert {flight.key.hex() for flight in dedup.flights.under_way} == set(told)  # type: ignore[attr-defined]
+    assert {flight.key.hex() for flight in dedup.flights.under_way} == set(told)  # type: ignore[attr-defined] # the key of a request is bytes
     bare.gate.set()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
 
 
 def test_explaining_runs_nothing_and_changes_nothing() -> None:
@@ -309,9 +309,9 @@ async def test_a_secret_never_stands_in_a_log_a_representation_or_an_error(
 def test_a_secret_never_stands_in_a_configuration_error() -> None:
     dedup = Dedup()
     wrong: list[Callable[[], object]] = [
-        lambda: DedupMiddleware(GatedApp, dedup=dedup, secret=SECRET),  # type: ignore[arg-type]
-        lambda: Dedup(secret=[SECRET]),  # type: ignore[arg-type]
-        lambda: DedupMiddleware(GatedApp, secrets=SECRET),  # type: ignore[arg-type, call-arg]
+        lambda: DedupMiddleware(GatedApp, dedup=dedup, secret=SECRET),  # type: ignore[arg-type] # that is the mistake
+        lambda: Dedup(secret=[SECRET]),  # type: ignore[arg-type] # that is the mistake
+        lambda: DedupMiddleware(GatedApp, secrets=SECRET),  # type: ignore[arg-type, call-arg] # that is the mistake
     ]
     for make in wrong:
         with pytest.raises(ConfigurationError) as raised:
@@ -335,3 +335,18 @@ def test_a_secret_never_stands_in_a_configuration_error() -> None:
 )
 def test_a_reference_is_shown_without_its_secrets(text: str, shown: str) -> None:
     assert masks.reference(text) == shown
+
+
+def test_a_caller_without_an_address_has_none_to_show() -> None:
+    scope = make_scope("/chat/1/history")
+    keyed = [
+        Dedup([CHAT]).explain(scope={**scope, "client": address}).keyed for address in (scope["client"], None)
+    ]
+    assert ["client" in parts for parts in keyed] == [True, False]
+
+
+def test_a_failure_that_was_shared_goes_between_processes_as_it_is() -> None:
+    failed = ForwardFailed("ValueError", "ab" * 16)
+    again = pickle.loads(pickle.dumps(failed))
+    assert (type(again), str(again)) == (ForwardFailed, str(failed))
+    assert (again.error_type, again.trace_id) == ("ValueError", "ab" * 16)

@@ -22,7 +22,7 @@ from dedup_middleware.core.decide import ambiguous, ambiguous_query
 from dedup_middleware.core.fingerprint import Fingerprinter, Hasher
 from dedup_middleware.core.memo import Memo
 from dedup_middleware.core.names import ADDRESS_FIELDS, NOISE, RELOAD, is_credential, is_secret
-from dedup_middleware.core.sight import visible
+from dedup_middleware.core.sight import one_identity, visible
 
 from .kit import make_scope
 
@@ -895,7 +895,48 @@ def joined(data: Any) -> bytes:
 
 def test_parts_that_are_only_joined_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dedup_middleware.core.canonical.encode", joined)
-    inner = test_no_byte_moves_from_any_part_to_any_other.hypothesis.inner_test  # type: ignore[attr-defined]
+    inner = test_no_byte_moves_from_any_part_to_any_other.hypothesis.inner_test  # type: ignore[attr-defined] # what @given adds is not in its type
     unshrunk = settings(examples(300), phases=[Phase.generate])
     with pytest.raises(AssertionError):
         unshrunk(given(rows, st.data())(inner))()
+
+
+# -- what is rare ----------------------------------------------------------------------------------------------------
+
+
+def test_a_memo_keeps_for_another_round_what_is_asked_for() -> None:
+    memo: Memo[str, int] = Memo(2)
+    for number, name in enumerate("abc"):
+        memo.put(name, number)
+    assert memo.get("a") == 0
+    for number, name in enumerate("de"):
+        memo.put(name, number)
+    assert (memo.get("a"), memo.get("b")) == (0, None)
+    assert len(memo) <= 2 * memo.capacity
+
+
+def test_a_repeated_request_that_nothing_can_spell_has_no_key() -> None:
+    fingerprints = reader(Rule(ttl=60))
+    for _ in range(2):  # from the second on it is looked up as it came
+        assert isinstance(key_of(fingerprints, make_scope()), bytes)
+    odd = make_scope(server=object())
+    assert key_of(fingerprints, odd) == key_of(reader(Rule(ttl=60)), odd) == "unencodable"
+
+
+def test_a_vary_on_what_an_oath_left_out_is_no_news() -> None:
+    assert reader(Rule(vary="origin", ignore=["header:x-a"])).unkeyed([b"x-a", b"x-b"]) == {b"x-b"}
+
+
+def test_a_function_that_can_not_tell_again_who_asks_speaks_for_nobody() -> None:
+    def who(scope: Any) -> str:
+        if "asked" in scope:
+            raise LookupError("a session that is gone")
+        return "alice"
+
+    reading = reader(Rule(identity=who)).reading
+    assert one_identity(reading, make_scope())
+    assert not one_identity(reading, make_scope(asked=True))
+
+
+def test_a_state_that_is_no_dict_has_no_key() -> None:
+    assert key_of(reader(Rule()), make_scope(state=["what a layer left"])) == "state"

@@ -22,6 +22,7 @@ from .kit import (
     Message,
     SteppedApp,
     VirtualTime,
+    all_of,
     call,
     chunk,
     get,
@@ -33,8 +34,8 @@ from .kit import (
 
 Make = Callable[..., Dedup]
 STATUS = b"cache-status"
-MISS = b"dedup; fwd=miss"
-COLLAPSED = b"dedup; fwd=miss; collapsed"
+MISS = b"dedup; fwd=uri-miss"
+COLLAPSED = b"dedup; fwd=uri-miss; collapsed"
 
 
 class CustomBaseError(BaseException):
@@ -48,15 +49,11 @@ def a_deadlock_fails(request: pytest.FixtureRequest) -> None:
 
 
 def detail(reason: str) -> bytes:
-    return b"dedup; fwd=miss; detail=" + reason.encode()
+    return b"dedup; fwd=uri-miss; detail=" + reason.encode()
 
 
 async def ended(one: Call) -> BaseException | None:
     return (await asyncio.gather(one.task, return_exceptions=True))[0]
-
-
-async def all_of(calls: list[Call]) -> list[Call]:
-    return [await one.done() for one in calls]
 
 
 # -- max_wait ----------------------------------------------------------------------------------------------------
@@ -273,7 +270,12 @@ async def test_a_shareable_answer_under_a_mark_clears_it_and_is_stored(make_dedu
     dedup = make_dedup(default=Rule(ttl=60))
     app = DedupMiddleware(bare, dedup=dedup)
     told = [(await get(app)).header(STATUS) for _ in range(4)]
-    assert told == [detail("no-store"), detail("no-store"), b"dedup; fwd=miss; stored", b"dedup; hit; ttl=60"]
+    assert told == [
+        detail("no-store"),
+        detail("no-store"),
+        b"dedup; fwd=uri-miss; stored; ttl=60",
+        b"dedup; hit; ttl=60",
+    ]
     assert bare.runs == 3
 
 

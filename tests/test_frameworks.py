@@ -29,7 +29,6 @@ from .framework_kit import (
     Site,
     Work,
     bare,
-    eventually,
     load,
     running,
     site,
@@ -37,7 +36,7 @@ from .framework_kit import (
     without_ours,
     wrapped,
 )
-from .kit import FakeClock, settle
+from .kit import FakeClock, eventually, settle
 from .telemetry_kit import Seen, attributes
 
 pytestmark = pytest.mark.slow
@@ -104,8 +103,8 @@ async def test_concurrent_identical_requests_run_once_and_get_the_bare_app_s_byt
         assert list(without_ours(asked[0].messages)) == expected
         assert {one.body for one in asked} == {b"run 1"}
         assert [one.header(b"cache-status") for one in asked] == [
-            b"dedup; fwd=miss",
-            *[b"dedup; fwd=miss; collapsed"] * 19,
+            b"dedup; fwd=uri-miss",
+            *[b"dedup; fwd=uri-miss; collapsed"] * 19,
         ]
         assert all(fields(one) == fields(asked[0]) for one in asked)
 
@@ -118,7 +117,7 @@ async def test_a_repeat_is_answered_from_the_store_with_its_age(
         clock.advance(7)
         repeat = await served.get("/plain")
 
-        assert first.header(b"cache-status") == b"dedup; fwd=miss; stored"
+        assert first.header(b"cache-status") == b"dedup; fwd=uri-miss; stored; ttl=60"
         assert (repeat.header(b"cache-status"), repeat.header(b"age")) == (b"dedup; hit; ttl=53", b"7")
         assert repeat.body == first.body == b"run 1"
         assert fields(repeat) == fields(first)
@@ -313,7 +312,7 @@ async def test_a_part_of_an_app_may_have_the_middleware(how: str, make_dedup: Ma
     inner.add_middleware(DedupMiddleware, dedup=make_dedup())
     answer = await Site(including(how, "/shop", inner), Work()).get("/shop/x")
 
-    assert (answer.body, answer.header(b"cache-status")) == (b"x", b"dedup; fwd=miss")
+    assert (answer.body, answer.header(b"cache-status")) == (b"x", b"dedup; fwd=uri-miss")
 
 
 @pytest.mark.parametrize("how", ["Mount of Starlette", "include_router of FastAPI"])

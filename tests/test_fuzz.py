@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 
 from dedup_middleware import ConfigurationError, Dedup, Rule, config
-from dedup_middleware.core import answer, canonical, decide, fields, masks, paths, reading
+from dedup_middleware.core import (
+    answer,
+    canonical,
+    conditional,
+    decide,
+    fields,
+    masks,
+    paths,
+    ranges,
+    reading,
+    structured,
+)
 from dedup_middleware.core.fingerprint import Fingerprinter, Hasher
 from dedup_middleware.core.memo import Memo
 from dedup_middleware.core.surroundings import Part
@@ -131,9 +142,11 @@ def raises_where_there_is_no_client(patch: pytest.MonkeyPatch) -> None:
 
 
 def overlooks_no_store(patch: pytest.MonkeyPatch) -> None:
-    read = fields.directives
+    add = fields.Directives.add
     patch.setattr(
-        fields, "directives", lambda lines: {k: v for k, v in read(lines).items() if k != b"no-store"}
+        fields.Directives,
+        "add",
+        lambda self, name, text: None if name == b"no-store" else add(self, name, text),
     )
 
 
@@ -160,6 +173,35 @@ def raises_for_an_odd_number(patch: pytest.MonkeyPatch) -> None:
 
 def never_finds_a_weak_tag(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fields, "none_match", lambda lines, etag: any(etag in line for line in lines))
+
+
+def believes_the_larger_of_two_ages(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fields.Directives, "_stricter_number", lambda self, name, text: text or b"0")
+
+
+def forgets_a_field_that_is_limited(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fields.Directives, "_stricter_names", lambda self, name, text: text)
+
+
+def reads_two_digits_as_this_century(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fields, "_nearest", lambda year, *rest: fields._epoch(2000 + year, *rest[:-1]))
+
+
+def sends_a_byte_too_few(patch: pytest.MonkeyPatch) -> None:
+    there = ranges.satisfiable
+    patch.setattr(
+        ranges, "satisfiable", lambda specs, length: [(a, max(a, b - 1)) for a, b in there(specs, length)]
+    )
+
+
+def ends_a_string_at_any_quote(patch: pytest.MonkeyPatch) -> None:
+    import re
+
+    patch.setattr(structured, "_STRING", re.compile(rb'"[^"]*+"'))
+
+
+def takes_the_length_of_a_304(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(conditional, "_OF_THE_BODY", frozenset())
 
 
 def drops_a_cookie_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -219,6 +261,12 @@ PLANTED: dict[str, list[Plant]] = {
         shares_cookies,
         raises_for_an_odd_number,
         never_finds_a_weak_tag,
+        believes_the_larger_of_two_ages,
+        forgets_a_field_that_is_limited,
+        reads_two_digits_as_this_century,
+        sends_a_byte_too_few,
+        ends_a_string_at_any_quote,
+        takes_the_length_of_a_304,
         drops_a_cookie_too_many,
     ],
     "configuration": [
@@ -381,7 +429,7 @@ def test_a_duration_that_no_clock_can_add_is_refused(field: str, value: Any) -> 
 
 def test_a_refused_number_of_thousands_of_digits_can_be_told() -> None:
     with pytest.raises(ConfigurationError) as refused:
-        Rule(name=16**5000)  # type: ignore[arg-type]
+        Rule(name=16**5000)  # type: ignore[arg-type] # that is the mistake
     assert str(refused.value).startswith("Rule.name: ")
 
 

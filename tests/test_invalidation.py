@@ -330,7 +330,7 @@ async def test_an_unsafe_request_invalidates_before_its_head_goes_out_and_again_
         seen_at_head.append(dedup.store.responses)
         await sent(message)
 
-    writing._send = looking  # type: ignore[method-assign]
+    writing._send = looking  # type: ignore[method-assign] # a spy on this one client
     writer.step()
     await until(lambda: writing.started)
     bodies += [(await get(app, "/x")).body for _ in range(2)]

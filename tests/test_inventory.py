@@ -10,7 +10,7 @@ import pytest
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, Rule
 from dedup_middleware.inventory import Held, UnderWay
 
-from .kit import FakeClock, GatedApp, call, get, settle
+from .kit import FakeClock, GatedApp, all_of, call, get, settle
 
 Make = Callable[..., Dedup]
 GIT = Rule("/git/{repo}", ttl=60, name="git", tags=["git:{repo}"])
@@ -76,9 +76,19 @@ async def test_flights_under_way_are_told_with_who_waits_on_what(make_dedup: Mak
     )
     assert (function.rule, function.waiters, function.awaits) == (f"call {read.__qualname__}", 1, ())
     work.set()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
     assert dedup.under_way() == []
+
+
+async def test_a_stale_response_is_told_as_long_as_it_may_answer(make_dedup: Make, clock: FakeClock) -> None:
+    dedup = make_dedup(Rule("/git/{repo}", ttl=60, stale_if_error=30))
+    await get(DedupMiddleware(GatedApp(opened=True), dedup=dedup), "/git/a")
+    clock.advance(70)
+    (stale,) = dedup.held()
+    clock.advance(20)
+
+    assert (stale.age, stale.ttl) == (70.0, -10.0)
+    assert dedup.held() == []
 
 
 async def test_a_rule_that_is_switched_off_runs_each_request_and_keeps_nothing(make_dedup: Make) -> None:

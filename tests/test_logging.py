@@ -296,7 +296,7 @@ async def test_no_secret_is_in_any_record(
 
 async def test_a_configuration_error_in_the_log_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     app = Starlette()
-    app.add_middleware(DedupMiddleware, secret=271828)  # type: ignore[arg-type]
+    app.add_middleware(DedupMiddleware, secret=271828)  # type: ignore[arg-type] # that is the mistake
     sent: list[Any] = []
 
     async def receive() -> Any:

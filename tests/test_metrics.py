@@ -13,7 +13,7 @@ from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.status import OUTCOMES, REASONS
 from dedup_middleware.stores import keeper
 
-from .kit import FakeClock, GatedApp, VirtualTime, call, get, settle
+from .kit import FakeClock, GatedApp, VirtualTime, all_of, call, get, settle
 from .telemetry_kit import Metrics, Point, story
 
 Make = Callable[..., Dedup]
@@ -57,8 +57,7 @@ async def test_every_instrument_tells_what_its_name_says(
     assert metrics.read()["dedup.flights.active"] == {frozenset(): 1}
     clock.advance(2)
     bare.gate.set()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
     await get(app, "/kept")
     await get(app, "/kept?other")  # evicts the first
     size = dedup.stats().bytes

@@ -33,8 +33,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.fingerprint import Fingerprinter
 
-from .framework_kit import Ask, Site, Work, eventually, watch, without_ours
-from .kit import HOST, Message, VirtualTime, make_scope, settle
+from .framework_kit import Ask, Site, Work, watch, without_ours
+from .kit import HOST, Message, VirtualTime, eventually, make_scope, settle
 from .telemetry_kit import Seen, context, links, number, parent
 
 pytestmark = pytest.mark.slow

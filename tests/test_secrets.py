@@ -248,13 +248,13 @@ async def test_no_secret_of_a_request_stands_in_any_output(
             (503, []),
         ]
         for number, (status, pairs) in enumerate(answers):
-            bare = GatedApp(lambda _, run, status=status, pairs=pairs: (status, pairs, SECRET.encode()))  # type: ignore[misc]
+            bare = GatedApp(lambda _, run, status=status, pairs=pairs: (status, pairs, SECRET.encode()))  # type: ignore[misc] # mypy infers no lambda with defaults
             methods = ("HEAD", "GET", "QUERY", "POST") if number == 0 else ()
             await out.burst(bare, {**request, "target": target + "&"[: "?" in target]}, methods)
             out.dedup.clear()
         await out.burst(SteppedApp(None, failure()), request)
         await out.burst(SteppedApp(None, head(), chunk(SECRET.encode()), failure()), request)
-        out.dedup.keeper.store.get = out.dedup.keeper.store.put = Unwilling()  # type: ignore[method-assign]
+        out.dedup.keeper.store.get = out.dedup.keeper.store.put = Unwilling()  # type: ignore[method-assign] # a fault in the memory store
         await out.burst(GatedApp(), request)
         assert out.leaks() == {}, shape
         kinds = {span.name.split(" ")[0] for span in out.seen.spans}
@@ -409,14 +409,14 @@ def from_toml(text: str) -> Callable[[Path], object]:
 
 URL = f"redis://user:{SECRET}@cache:6379/0"
 WRONG: dict[str, Callable[[Path], object]] = {
-    "a secret that is none": lambda _: Dedup(secret=[SECRET]),  # type: ignore[arg-type]
+    "a secret that is none": lambda _: Dedup(secret=[SECRET]),  # type: ignore[arg-type] # that is the mistake
     "a store's URL": lambda _: Dedup(store=URL),
     "a store's URL with options": lambda _: Dedup(store=f"redis://cache?password={SECRET}"),
     "a memory store's URL with a user": lambda _: Dedup(store=f"memory://a:{SECRET}@b"),
     "records": lambda _: Dedup(records=URL),
     "a secret beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), secret=SECRET),
-    "a wrong name": lambda _: DedupMiddleware(GatedApp(), secrets=SECRET),  # type: ignore[call-arg]
-    "a rule's wrong name": lambda _: Rule(token=SECRET),  # type: ignore[call-arg]
+    "a wrong name": lambda _: DedupMiddleware(GatedApp(), secrets=SECRET),  # type: ignore[call-arg] # that is the mistake
+    "a rule's wrong name": lambda _: Rule(token=SECRET),  # type: ignore[call-arg] # that is the mistake
     "TOML: a secret that is none": from_toml(f'secret = ["{SECRET}"]'),
     "TOML: a store": from_toml(f'store = "{URL}"'),
     "TOML: records": from_toml(f'records = "{URL}"'),
@@ -426,12 +426,12 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "a store's URL beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), store=URL),
     "records beside an engine": lambda _: DedupMiddleware(GatedApp(), dedup=Dedup(), records=URL),
     "a memory store's URL with a password": lambda _: Dedup(store=f"memory://?password={SECRET}"),
-    "a store in a list": lambda _: Dedup(store=[URL]),  # type: ignore[arg-type]
+    "a store in a list": lambda _: Dedup(store=[URL]),  # type: ignore[arg-type] # that is the mistake
     "TOML: a store's table": from_toml(f'[store]\nurl = "{URL}"'),
     "TOML: records in a list": from_toml(f'records = ["{URL}"]'),
     "TOML: a wrong name": from_toml(f'secrets = "{SECRET}"'),
     "TOML: a wrong name's table": from_toml(f'[redis]\npassword = "{SECRET}"'),
-    "a URL under a wrong name": lambda _: DedupMiddleware(GatedApp(), redis_url=URL),  # type: ignore[call-arg]
+    "a URL under a wrong name": lambda _: DedupMiddleware(GatedApp(), redis_url=URL),  # type: ignore[call-arg] # that is the mistake
 }
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import h11
@@ -19,23 +19,12 @@ import uvicorn
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 
-from .kit import GatedApp, SteppedApp, chunk, head
+from .kit import BODY, WHOLE, GatedApp, SteppedApp, chunk, eventually, head
 
 PARSERS = ["h11", *(["httptools"] if importlib.util.find_spec("httptools") else [])]
-BODY = [chunk(b"one,"), chunk(b"two,"), chunk(b"three", more=False)]
-WHOLE = b"one,two,three"
-COLLAPSED = b"dedup; fwd=miss; collapsed"
+COLLAPSED = b"dedup; fwd=uri-miss; collapsed"
 
 pytestmark = pytest.mark.parametrize("parser", PARSERS)
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    """Poll until sockets have done what they do; how long is the machine's affair."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("the condition never held")
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +35,7 @@ async def serving(app: Any, parser: str) -> AsyncIterator[int]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         task = asyncio.create_task(server.serve(sockets=[listening]))
-        await soon(lambda: server.started or task.done())
+        await eventually(lambda: server.started or task.done())
         try:
             yield listening.getsockname()[1]
         finally:
@@ -106,11 +95,20 @@ class Client:
             self.writer.close()
 
 
-async def crowd(port: int, count: int) -> list[Client]:
+async def crowd(port: int, count: int, target: str = "/busy") -> list[Client]:
     clients = [await Client.connect(port) for _ in range(count)]
     for one in clients:
-        one.ask("/busy")
+        one.ask(target)
     return clients
+
+
+def side_by_side(apps: list[SteppedApp]) -> Any:
+    """One app for all of them: the target is the app's place in the list."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await apps[int(scope["path"][1:])](scope, receive, send)
+
+    return app
 
 
 def followers(dedup: Dedup) -> list[int]:
@@ -125,13 +123,13 @@ async def test_a_stampede_over_sockets_never_runs_the_app_twice_and_leaves_every
     async with serving(DedupMiddleware(bare, dedup=dedup), parser) as port:
         clients = await crowd(port, 50)
         for burst in (1, 2, 3):
-            await soon(lambda: followers(dedup) == [49])
+            await eventually(lambda: followers(dedup) == [49])
             bare.gate.set()
             for one in clients:
                 status, headers, body = await one.answer()
                 assert (status, body) == (200, b"run %d" % burst)
-                assert headers[b"cache-status"] in (b"dedup; fwd=miss", COLLAPSED)
-            await soon(lambda: dedup.flights.is_empty)
+                assert headers[b"cache-status"] in (b"dedup; fwd=uri-miss", COLLAPSED)
+            await eventually(lambda: dedup.flights.is_empty)
             bare.gate.clear()
             if burst < 3:
                 for one in clients:
@@ -142,30 +140,36 @@ async def test_a_stampede_over_sockets_never_runs_the_app_twice_and_leaves_every
 
 
 @pytest.mark.parametrize("way", ["FIN", "RST"])
-@pytest.mark.parametrize("steps", [0, 1, 2, 3], ids=["before the head", "head", "a chunk", "two chunks"])
 async def test_a_leader_that_hangs_up_never_costs_the_others_their_answer(
-    parser: str, way: str, steps: int, monkeypatch: pytest.MonkeyPatch
+    parser: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before the head, after it, after one chunk and after two."""
     monkeypatch.setattr("dedup_middleware.flight.GRACE", 0.0)
-    bare = SteppedApp(head(), *BODY)
+    apps = [SteppedApp(head(), *BODY) for _ in range(4)]
     dedup = Dedup(default=Rule(max_wait=600))
-    async with serving(DedupMiddleware(bare, dedup=dedup), parser) as port:
+
+    async def leave(port: int, steps: int, bare: SteppedApp) -> None:
         leader = await Client.connect(port)
-        leader.ask("/busy")
-        await soon(lambda: bare.runs == 1)
-        clients = await crowd(port, 10)
-        await soon(lambda: followers(dedup) == [10])
+        leader.ask(f"/{steps}")
+        await eventually(lambda: bare.runs == 1)
+        clients = await crowd(port, 10, f"/{steps}")
+        await eventually(lambda: followers(dedup) == [10])
         bare.step(steps)
-        await soon(lambda: bare.began == steps)
+        await eventually(lambda: bare.began == steps)
         (flight,) = dedup.flights.under_way
         leader.leave(way)
-        await soon(lambda: len(flight.waiters) == 10 or any(one.gone for one in flight.waiters))
+        await eventually(lambda: len(flight.waiters) == 10 or any(one.gone for one in flight.waiters))
         bare.finish()
         for one in clients:
             status, headers, body = await one.answer()
             assert (status, headers[b"cache-status"], body) == (200, COLLAPSED, WHOLE)
             one.leave()
-    assert (bare.runs, bare.cancelled) == (1, 0)
+        await eventually(lambda: dedup.flights.is_empty)
+
+    async with serving(DedupMiddleware(side_by_side(apps), dedup=dedup), parser) as port:
+        for steps, bare in enumerate(apps):
+            await leave(port, steps, bare)
+    assert [(bare.runs, bare.cancelled) for bare in apps] == [(1, 0)] * 4
 
 
 @pytest.mark.parametrize("way", ["FIN", "RST"])
@@ -187,11 +191,11 @@ async def test_when_all_hang_up_the_app_is_told_then_cancelled_and_no_error_is_l
     dedup = Dedup()
     async with serving(DedupMiddleware(endless, dedup=dedup), parser) as port:
         clients = await crowd(port, 5)
-        await soon(lambda: followers(dedup) == [4])
+        await eventually(lambda: followers(dedup) == [4])
         for one in clients:
             one.leave(way)
-        await soon(cancelled.is_set)
-        await soon(lambda: dedup.flights.is_empty)
+        await eventually(cancelled.is_set)
+        await eventually(lambda: dedup.flights.is_empty)
     assert heard == ["http.request", "http.disconnect"]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -203,9 +207,9 @@ async def test_a_client_that_reads_nothing_never_holds_up_the_others(parser: str
     async with serving(DedupMiddleware(bare, dedup=dedup), parser) as port:
         slow = await Client.connect(port, buffer=4096)
         slow.ask("/busy")
-        await soon(lambda: bare.runs == 1)
+        await eventually(lambda: bare.runs == 1)
         clients = await crowd(port, 5)
-        await soon(lambda: followers(dedup) == [5])
+        await eventually(lambda: followers(dedup) == [5])
         bare.finish()
         for one in clients:
             assert (await one.answer())[2] == b"".join(pieces)
@@ -239,7 +243,7 @@ async def test_a_download_alone_feels_its_readers_backpressure_and_loses_no_byte
     async with serving(DedupMiddleware(download, dedup=dedup), parser) as port:
         one = await Client.connect(port, buffer=65536)
         one.ask("/?declared" if declared else "/")
-        await soon(lambda: most + size > cap)
+        await eventually(lambda: most + size > cap)
         assert sent < pieces / 2, "the app waits"
         taken = hashlib.sha256()
         assert isinstance(await one.event(), h11.Response)
@@ -250,28 +254,29 @@ async def test_a_download_alone_feels_its_readers_backpressure_and_loses_no_byte
     assert most <= cap
 
 
-@pytest.mark.parametrize("sent", range(5))
 @pytest.mark.parametrize("declared", [False, True], ids=["chunked", "content-length"])
 @pytest.mark.parametrize("ending", [ValueError, None], ids=["raises", "returns"])
 async def test_a_response_that_breaks_off_never_looks_complete_on_the_wire(
-    parser: str, ending: type[Exception] | None, declared: bool, sent: int
+    parser: str, ending: type[Exception] | None, declared: bool
 ) -> None:
+    """Before the head, after it, after one chunk and after two."""
     length = [(b"content-length", b"%d" % len(WHOLE))] if declared else []
-    script = [head(200, length), *BODY[:2]][:sent]
-    bare = SteppedApp(*script, ending)
+    apps = [SteppedApp(*[head(200, length), *BODY[:2]][:sent], ending) for sent in range(4)]
     dedup = Dedup(default=Rule(ttl=60))
-    async with serving(DedupMiddleware(bare, dedup=dedup), parser) as port:
-        clients = await crowd(port, 4)
-        await soon(lambda: followers(dedup) == [3])
-        bare.finish()
-        for one in clients:
-            if sent == 0:
-                assert (await one.answer())[0] == 500
-            else:
-                with pytest.raises(h11.RemoteProtocolError):
-                    await one.answer()
-            one.leave()
-    assert (bare.runs, dedup.store.responses) == (1, 0)
+    async with serving(DedupMiddleware(side_by_side(apps), dedup=dedup), parser) as port:
+        for sent, bare in enumerate(apps):
+            clients = await crowd(port, 4, f"/{sent}")
+            await eventually(lambda: followers(dedup) == [3])
+            bare.finish()
+            for one in clients:
+                if sent == 0:
+                    assert (await one.answer())[0] == 500
+                else:
+                    with pytest.raises(h11.RemoteProtocolError):
+                        await one.answer()
+                one.leave()
+            await eventually(lambda: dedup.flights.is_empty)
+    assert ([bare.runs for bare in apps], dedup.store.responses) == ([1] * 4, 0)
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
@@ -286,7 +291,7 @@ async def test_answers_without_a_body_never_break_the_framing_of_the_next(
         clients = [await Client.connect(port) for _ in range(5)]
         for one in clients:
             one.ask("/", method)
-        await soon(lambda: followers(dedup) == [4])
+        await eventually(lambda: followers(dedup) == [4])
         bare.finish()
         for one in clients:
             assert (await one.answer())[::2] == (status, b"")

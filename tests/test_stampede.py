@@ -11,12 +11,10 @@ import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 
-from .kit import Call, GatedApp, SteppedApp, VirtualTime, call, chunk, head, settle, until
+from .kit import BODY, WHOLE, Call, GatedApp, SteppedApp, VirtualTime, call, head, settle, until
 
 Make = Callable[..., Dedup]
-COLLAPSED = b"dedup; fwd=miss; collapsed"
-BODY = [chunk(b"one,"), chunk(b"two,"), chunk(b"three", more=False)]
-WHOLE = b"one,two,three"
+COLLAPSED = b"dedup; fwd=uri-miss; collapsed"
 
 pytestmark = pytest.mark.usefixtures("virtual_time")  # a deadlock fails
 
@@ -51,8 +49,8 @@ async def test_a_thousand_requests_at_once_never_run_the_app_twice(make_dedup: M
         assert (one.status, one.header(b"x-run"), one.body, one.complete) == (status, b"1", b"run 1", True)
     assert bare.runs == 1
     told = Counter(one.header(b"cache-status") for one in calls)
-    assert told == {b"dedup; fwd=miss": 1, COLLAPSED: 999}
-    assert calls[0].header(b"cache-status") == b"dedup; fwd=miss"
+    assert told == {b"dedup; fwd=uri-miss": 1, COLLAPSED: 999}
+    assert calls[0].header(b"cache-status") == b"dedup; fwd=uri-miss"
 
 
 @pytest.mark.parametrize("ttl", [0, 60])

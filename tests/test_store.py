@@ -480,9 +480,9 @@ class FaultyStore:
         self._ask("discard")
         self._inner.discard(partition, key, stored)
 
-    def invalidate(self, names: Iterable[str]) -> int:
+    def invalidate(self, names: Iterable[str], within: str = "") -> int:
         self._ask("invalidate")
-        return self._inner.invalidate(names)
+        return self._inner.invalidate(names, within)
 
     def clear(self) -> int:
         self._ask("clear")
@@ -679,7 +679,7 @@ async def test_putting_and_looking_for_an_invalidation_are_one_step_for_other_th
             other.join()
             held.append(not taken[0])
 
-    store._ask = asked  # type: ignore[method-assign]
+    store._ask = asked  # type: ignore[method-assign] # a spy
 
     async def work() -> int:
         return 5

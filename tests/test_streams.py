@@ -141,7 +141,7 @@ async def test_one_slow_reader_costs_the_others_nothing_within_the_cap(make_dedu
     bare.finish()
     for number, one in enumerate(calls):
         if number != slow:
-            await until(lambda one=one: one.complete)  # type: ignore[misc]
+            await until(lambda one=one: one.complete)  # type: ignore[misc] # mypy infers no lambda with a default
             assert one.body == b"".join(TEN)
     assert bare.ended == 1, "the app is done, whoever reads slowly"
     assert len(calls[slow].messages) == 1
@@ -343,7 +343,7 @@ def by_run(*bodies: Sequence[Message | BaseException | type[BaseException] | Non
             if message is not None:
                 await send(dict(message))
 
-    app.runs = runs  # type: ignore[attr-defined]
+    app.runs = runs  # type: ignore[attr-defined] # functions may carry attributes
     return app
 
 
@@ -360,7 +360,7 @@ async def test_outgrowing_keeps_later_requests_from_queueing_for_a_minute(
     await settle()
     assert bare.runs == 6
     bare.step(5 * len(bare.script))
-    assert {(await one.done()).header(STATUS) for one in calls} == {b"dedup; fwd=miss; detail=too-large"}
+    assert {(await one.done()).header(STATUS) for one in calls} == {b"dedup; fwd=uri-miss; detail=too-large"}
     await virtual_time.go(61)
     calls = [call(app) for _ in range(5)]
     await settle()
@@ -389,9 +389,11 @@ async def test_only_a_complete_body_under_the_cap_clears_the_mark_of_one_that_ou
     marked = call(app)
     error = await ended(marked)
     assert (error is None) == (ValueError not in second)
-    assert marked.header(STATUS) == b"dedup; fwd=miss; detail=too-large"
+    assert marked.header(STATUS) == b"dedup; fwd=uri-miss; detail=too-large"
     third = await get(app)
-    assert third.header(STATUS) == (b"dedup; fwd=miss" if clears else b"dedup; fwd=miss; detail=too-large")
+    assert third.header(STATUS) == (
+        b"dedup; fwd=uri-miss" if clears else b"dedup; fwd=uri-miss; detail=too-large"
+    )
 
 
 # -- a truncated response is an error for all --------------------------------------------------------------------
@@ -568,10 +570,9 @@ async def test_what_an_app_changes_after_it_sent_it_changes_nobodys_answer(make_
 
 
 async def test_what_an_outer_layer_does_to_one_answer_shows_in_no_other(make_dedup: Make) -> None:
-    inner = DedupMiddleware(
-        SteppedApp(*stream(TEN, [(b"x-one", b"1")])), dedup=make_dedup(default=Rule(ttl=60))
-    )
-    inner.app.finish()  # type: ignore[attr-defined]
+    bare = SteppedApp(*stream(TEN, [(b"x-one", b"1")]))
+    bare.finish()
+    inner = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60)))
 
     async def outer(scope: Any, receive: Any, send: Any) -> None:
         async def spoil(message: Message) -> None:

@@ -23,12 +23,15 @@ from .kit import (
     GatedApp,
     SteppedApp,
     VirtualTime,
+    all_of,
     call,
     chunk,
     get,
     head,
     make_scope,
+    requests,
     settle,
+    together,
     until,
 )
 from .telemetry_kit import (
@@ -144,8 +147,7 @@ async def test_links_lead_from_every_answer_to_the_forward_that_made_it(make_ded
             calls.append(call(app, "/a", client=f"192.0.2.{client}"))
             await settle()
     bare.gate.set()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
     await get(app, "/a")
 
     forward = seen.one("forward ")
@@ -169,8 +171,7 @@ async def test_the_head_is_an_event_of_the_forward_and_its_followers_only(
     await settle()
     seen.tracer.start_span("between").end()
     bare.finish()
-    for one in calls:
-        await one.done()
+    await all_of(calls)
     await get(app, "/a")
     await get(app, "/a", method="POST")
 
@@ -460,11 +461,7 @@ async def test_a_leader_that_regroups_to_anothers_answer_links_to_it(
 async def test_a_request_that_goes_alone_has_its_forward_below_it(make_dedup: Make, seen: Seen) -> None:
     bare = GatedApp(lambda _, run: (200, [(b"set-cookie", b"sid=%d" % run)], b""))
     app = DedupMiddleware(bare, dedup=make_dedup(tracer_provider=seen.provider))
-    calls = [call(app) for _ in range(3)]
-    await settle()
-    bare.gate.set()
-    for one in calls:
-        await one.done()
+    await together(app, bare, 3)
 
     forwards, requests = seen.named("forward "), seen.named("forwarded")
     assert len(forwards) == len(requests) == 3
@@ -559,11 +556,7 @@ async def test_a_server_error_is_told_by_its_status(make_dedup: Make, seen: Seen
     bare = GatedApp(lambda *_: (503, [], b""))
     dedup = make_dedup(Rule("/{x}", ttl=60, negative_ttl=60), tracer_provider=seen.provider)
     app = DedupMiddleware(bare, dedup=dedup)
-    calls = [call(app, "/a") for _ in range(2)]
-    await settle()
-    bare.gate.set()
-    for one in calls:
-        await one.done()
+    await together(app, bare, 2, "/a")
     await get(app, "/a")
     await get(app, "/a", method="POST")
 
@@ -633,7 +626,7 @@ async def test_a_request_that_is_cancelled_is_told_and_its_flight_goes_on(
     assert failed == {"forwarded GET" if who == "leader" else "collapsed GET": "CancelledError"}
     assert attributes(seen.one("forward "))["dedup.followers"] == 2
     assert [event.name for event in seen.one("forward ").events] == ["head"]
-    assert dedup.stats().requests == {"hit": 0, "collapsed": 2, "forwarded": 1, "bypassed": 0}
+    assert dedup.stats().requests == requests(hit=0, collapsed=2, forwarded=1, bypassed=0)
 
 
 # -- providers ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from dedup_middleware import Dedup, DedupMiddleware, Rule, RuleStats, Stats
 from dedup_middleware.events import AlertRaised
 
-from .kit import FakeClock, GatedApp, call, get
+from .kit import FakeClock, GatedApp, call, get, settle
 from .telemetry_kit import FaultyTracers, Metrics, Seen, attributes, failing, story, with_route
 
 Make = Callable[..., Dedup]
@@ -32,6 +32,12 @@ def table(heading: str, first: str) -> list[list[set[str]]]:
     """What stands in code style in each cell of a heading's table that begins with such a column."""
     rows = section(heading).split(f"| {first} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     return [[set(re.findall(r"`([^`]+)`", cell)) for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def confirmed(_scope: object, run: int) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """A response that lives for ten seconds; later runs confirm it."""
+    fields = [(b"cache-control", b"max-age=10"), (b"etag", b'"a"')]
+    return (200, fields, b"body") if run == 1 else (304, fields, b"")
 
 
 class Everything(logging.Handler):
@@ -58,6 +64,14 @@ class Everything(logging.Handler):
         await story(DedupMiddleware(with_route(bare, "/kept"), dedup=dedup), dedup, bare)
         app = DedupMiddleware(failing, dedup=dedup)
         await asyncio.gather(*(one.task for one in [call(app), call(app)]), return_exceptions=True)
+        aging = make(
+            Rule("/", ttl="origin", stale_while_revalidate=9), tracer_provider=self.seen.provider, **settings
+        )
+        app = DedupMiddleware(GatedApp(confirmed, opened=True), dedup=aging)
+        for wait in (0, 11, 30):  # stored, then stale and renewed in the background, then confirmed
+            clock.advance(wait)
+            await get(app)
+            await settle()
         broken = make(tracer_provider=FaultyTracers(self.seen.provider, "end"), **settings)
         await get(DedupMiddleware(GatedApp(opened=True), dedup=broken))
         dedup.store_failed("get", OSError())
@@ -77,7 +91,7 @@ async def everything(make_dedup: Make, clock: FakeClock, monkeypatch: pytest.Mon
     monkeypatch.setattr(logger, "handlers", [everything])
     monkeypatch.setattr(logger, "level", logging.DEBUG)
     for name in ("", ".requests", ".flights", ".parts"):
-        logging.getLogger(f"dedup_middleware{name}")._cache.clear()  # type: ignore[attr-defined]
+        logging.getLogger(f"dedup_middleware{name}")._cache.clear()  # type: ignore[attr-defined] # logging's memory of levels, which the stubs leave out
     await everything.happen(make_dedup, clock)
     return everything
 

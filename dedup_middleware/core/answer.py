@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from .fields import is_etag, names_listed, seconds
+from .fields import age as age_of
+from .fields import is_etag, names_listed
 from .http import Headers
 from .names import HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
 
@@ -25,7 +26,9 @@ _READ: Final = (
     | PERSONAL_FIELDS
     | _SURROGATE
     | _POLICY
-    | frozenset(b"content-length content-type cache-control vary etag last-modified age".split())
+    | frozenset(
+        b"content-length content-type cache-control vary etag last-modified age expires date cache-groups".split()
+    )
 )
 _STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
 _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
@@ -36,9 +39,10 @@ class Answer(msgspec.Struct, eq=False):
     """A response's status and header pairs as the app sent them, and what was read of them.
 
     `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where
-    none is said or the method or status has no body; RFC 9110 s.8.6); `age` is in seconds. `control`, `surrogate` and
-    `vary` are lines of Cache-Control, of its targeted kin, and of Vary; `personal` is the first field that makes the
-    response one caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer.
+    none is said or the method or status has no body; RFC 9110 s.8.6); `age` is in seconds. `control`, `surrogate`,
+    `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of CDN-Cache-Control alone), of
+    Vary and of Cache-Groups; `personal` is the first field that makes the response one caller's; `streams` says that
+    it has no end, `nonce` that its policy is made for one answer.
     """
 
     status: int
@@ -50,6 +54,10 @@ class Answer(msgspec.Struct, eq=False):
     length: int | None = None
     control: tuple[bytes, ...] = ()
     surrogate: tuple[bytes, ...] = ()
+    targeted: tuple[bytes, ...] = ()
+    expires: bytes | None = None
+    date: bytes | None = None
+    groups: tuple[bytes, ...] = ()
     vary: tuple[bytes, ...] = ()
     personal: bytes | None = None
     streams: bool = False
@@ -87,11 +95,19 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
         elif field == b"vary":
             answer.vary += (value,)
         elif field == b"age":
-            answer.age = answer.age if answer.age is not None else seconds(value) or 0
+            answer.age = answer.age if answer.age is not None else age_of([value]) or 0
         elif field in _POLICY:
             answer.nonce = answer.nonce or _NONCE.search(value) is not None
         elif field in _SURROGATE:
             answer.surrogate += (value,)
+            if field == b"cdn-cache-control":
+                answer.targeted += (value,)
+        elif field == b"expires":
+            answer.expires = answer.expires or value
+        elif field == b"date":
+            answer.date = answer.date or value
+        elif field == b"cache-groups":
+            answer.groups += (value,)
         else:
             if field in PERSONAL_FIELDS:
                 answer.personal = answer.personal or field

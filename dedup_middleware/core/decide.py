@@ -1,4 +1,4 @@
-"""The questions: plan (may this be shared?), settle (who may use this?), and whether a validator matches.
+"""The plan: may this request be shared, and under which rule?
 
 Law: pure; each answer is one of a closed union of small frozen structs, and every answer carries its reason.
 """
@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from . import fields
 from .fingerprint import REMEMBERED, Fingerprinter, Hasher
-from .http import SAFE_METHODS, Headers, Scope, first, values
+from .http import SAFE_METHODS, Scope, first
 from .memo import Memo
 from .paths import PathPattern, PathTable
 from .rules import Rule
 from .status import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from .answer import Answer
+    from collections.abc import Iterable, Sequence
 
 _BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _BAD_RAW_PATH = re.compile(
@@ -30,10 +27,6 @@ _BAD_RAW_PATH = re.compile(
 )
 _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 _DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
-_NONE: Final[frozenset[bytes]] = frozenset()
-
-STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
-REFUSALS: Final = frozenset({401, 403, 407, 429})
 
 
 class Bypass(msgspec.Struct, frozen=True):
@@ -53,6 +46,7 @@ class Consider(msgspec.Struct, frozen=True):
     """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
 
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
+    `assesses` says that what is stored may be of use when it is stale, `heeds` that requests may ask for less or more.
     `tally` is the engine's own: the keys under which a hit is counted.
     """
 
@@ -65,6 +59,8 @@ class Consider(msgspec.Struct, frozen=True):
     lookup: bytes
     reads_body: bool
     collapses: bool
+    assesses: bool = False
+    heeds: bool = False
     place: int = 0
     tally: Any = None
 
@@ -139,6 +135,8 @@ class RuleBook:
             lookup,
             reads_body=method not in ("GET", "HEAD"),
             collapses=rule.collapse if rule.collapse is not None else True,
+            assesses=rule.assesses,
+            heeds=rule.stores and rule.honor_request_directives,
             place=place,
         )
 
@@ -161,11 +159,12 @@ def ambiguous_query(query: bytes) -> bool:
 def target_name(scope: Scope) -> str:
     """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
     host = first(scope["headers"], b"host") or b""
-    return f"{_host_name(host)}{scope['path']}"
+    return f"{host_name(host)}{scope['path']}"
 
 
 @lru_cache(maxsize=256)
-def _host_name(host: bytes) -> str:
+def host_name(host: bytes) -> str:
+    """How the names of all targets on a host begin, but for the slash."""
     return "target:" + _DEFAULT_PORT.sub("", host[:256].decode("latin-1").lower())
 
 
@@ -180,100 +179,3 @@ def _below_root(path: str, root_path: str) -> str:
     if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("/", ""):
         return path[len(root_path) :]
     return path
-
-
-# -- validators ---------------------------------------------------------------------------------------------------
-
-
-def not_modified(
-    method: str, status: int, request: Headers, etag: bytes | None, last_modified: bytes | None
-) -> bool:
-    """Whether the request's validators match, If-None-Match before If-Modified-Since (RFC 9110 s.13.2.2)."""
-    if status != 200 or method not in ("GET", "HEAD"):
-        return False
-    lines = values(request, b"if-none-match")
-    if lines:
-        return etag is not None and fields.none_match(lines, etag)
-    since = first(request, b"if-modified-since")
-    if since is None or last_modified is None:
-        return False
-    asked, changed = fields.http_date(since), fields.http_date(last_modified)
-    return asked is not None and changed is not None and changed <= asked
-
-
-# -- settle ------------------------------------------------------------------------------------------------------
-
-
-class Keep(msgspec.Struct, frozen=True):
-    """All who wait may use the response, and it may be stored for so many seconds."""
-
-    lifetime: float
-    vary: frozenset[bytes]
-
-
-class ShareOnly(msgspec.Struct, frozen=True):
-    """All who wait may use the response; it is not stored."""
-
-    vary: frozenset[bytes]
-
-
-class Pass(msgspec.Struct, frozen=True):
-    """Only the request that led may use the response."""
-
-    reason: Reason
-
-
-Settlement = Keep | ShareOnly | Pass
-
-
-def settle(rule: Rule, method: str, answer: Answer, *, one_identity: Callable[[], bool]) -> Settlement:
-    """Who may use this response? Decided on its head, before a follower gets a byte (RFC 9111 s.3, s.4).
-
-    `one_identity` says that all who may wait for it are one caller.
-    """
-    status = answer.status
-    if answer.length is not None and answer.length > rule.max_response_body:
-        return Pass("too-large")
-    if answer.personal is not None:
-        return Pass("set-cookie" if answer.personal == b"set-cookie" else "personal-field")
-    if any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
-        return Pass("no-store")
-    if answer.streams:
-        return Pass("stream")
-    if answer.control:
-        said = fields.directives(answer.control)
-        if b"no-store" in said:
-            return Pass("no-store")
-        if b"private" in said and not one_identity():
-            return Pass("private")
-        # A max-age that is no number counts as 0 (RFC 9111 s.4.2.1).
-        if rule.ttl == 0 and (
-            b"no-cache" in said or (b"max-age" in said and not fields.seconds(said[b"max-age"]))
-        ):
-            return Pass("no-cache")
-    varied = _NONE
-    if answer.vary:
-        varied = fields.names_listed(answer.vary)
-        if b"*" in varied or not all(map(fields.is_token, varied)):
-            return Pass("vary")
-    if status in REFUSALS:
-        return Pass("refusal")
-    if status == 304 and rule.stores:
-        return Pass("partial")
-    if answer.nonce and not one_identity():
-        return Pass("nonce")
-    if status >= 500 and not rule.share_errors:
-        return Pass("server-error")
-    lifetime = _lifetime(rule, status)
-    if lifetime == 0 or method == "HEAD" or answer.nonce:
-        return ShareOnly(varied)
-    return Keep(lifetime, varied)
-
-
-def _lifetime(rule: Rule, status: int) -> float:
-    """The rule's freshness lifetime for this status in seconds; it overrides the response's own."""
-    if status in STORABLE:
-        return float(rule.ttl)
-    if status in (404, 410) or status >= 500:
-        return float(rule.negative_ttl)
-    return 0.0

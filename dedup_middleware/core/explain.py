@@ -11,10 +11,11 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from . import canonical, masks
+from .account import ResponseAccount, account
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential
-from .sight import fate, visible
+from .sight import fate, one_identity, visible
 from .surroundings import SPECIAL, Part
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _WHY: Final = {
     Part.NOISE: "noise: says which request this is, not what it asks for",
     Part.VISIBLE: "left to the app: by the rule's ignore or identity function, as framing, or its lifespan's own",
     Part.HIDDEN: "not in the rule's vary or identity: hidden from the app",
+    Part.PRESENT: "that it is there is keyed; only public, s-maxage or must-revalidate share what it says",
     Part.RELOAD: "a reload does not punch through a rule's ttl: hidden from the app",
 }
 
@@ -36,6 +38,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     `decision` is "consider" or "bypass", with its `reason`. `keyed` is what the fingerprint holds, `left_out` what it
     does not, each with why; `visible` are the header pairs that the app would see. `fingerprint` is the digest in hex.
+    `response` accounts for the response that was asked about.
     """
 
     rule: str
@@ -46,12 +49,19 @@ class Explanation(msgspec.Struct, frozen=True):
     left_out: dict[str, str]
     visible: list[tuple[str, str]]
     tags: tuple[str, ...]
-    ttl: float
+    ttl: float | str
     collapses: bool
+    response: ResponseAccount | None = None
 
 
-def explain(book: RuleBook, scope: MutableMapping[str, Any], body: bytes) -> Explanation:
-    """Explain one request; nothing is executed or remembered."""
+def explain(
+    book: RuleBook,
+    scope: MutableMapping[str, Any],
+    body: bytes,
+    response: tuple[int, Headers] | None = None,
+    wall: float = 0.0,
+) -> Explanation:
+    """Explain one request, and a response to it that comes at `wall`; nothing is executed or remembered."""
     plan = book.plan(scope)
     if isinstance(plan, Bypass):
         return _bypassed(plan.label, plan.reason, scope)
@@ -78,8 +88,29 @@ def explain(book: RuleBook, scope: MutableMapping[str, Any], body: bytes) -> Exp
         left_out,
         _shown(visible(reading, scope)["headers"]),
         tuple(name.removeprefix("tag:") for name in plan.tags),
-        float(plan.rule.ttl),
+        plan.rule.ttl,
         plan.collapses,
+        None if response is None else _account(plan, reading, scope, *response, wall),
+    )
+
+
+def _account(
+    plan: Consider,
+    reading: Reading,
+    scope: MutableMapping[str, Any],
+    status: int,
+    headers: Headers,
+    wall: float,
+) -> ResponseAccount:
+    seen = visible(reading, scope)["headers"]
+    return account(
+        plan.rule,
+        scope["method"],
+        status,
+        headers,
+        one_identity=one_identity(reading, scope),
+        authorized=plan.rule.identity == "origin" and any(name == b"authorization" for name, _ in seen),
+        wall=wall,
     )
 
 
@@ -121,7 +152,7 @@ def _parts(
             f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
         )
         left_out |= {f"body:{name}": _WHY[Part.VISIBLE] for name in reading.ignored_body}
-    if plan.rule.identity not in ("separate", "credentials", "shared") and not isinstance(
+    if plan.rule.identity not in ("separate", "credentials", "shared", "origin") and not isinstance(
         plan.rule.identity, tuple
     ):
         keyed["identity"] = masks.MASK

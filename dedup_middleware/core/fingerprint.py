@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
-from . import canonical
+from . import canonical, fields
 from .memo import Memo
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
@@ -70,8 +70,10 @@ class Fingerprinter:
         # Whether a request's query and client are keyed as they stand, under this rule.
         self._keys_all = self.reading.keys_client and not self.reading.ignored_query
         # The digest of a request as it came -> its key: one that was read before needs not be read again. Where the
-        # last one held noise, the next one will too, and as it came it never comes twice.
+        # last one held noise, the next one will too, and as it came it never comes twice; and where nothing is
+        # stored, most requests come once.
         self._seen: Memo[bytes, bytes] = Memo(REMEMBERED) if seen is None else seen
+        self._remembers = rule.stores and self.reading.function is None
         self._repeats = False
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
@@ -146,7 +148,7 @@ class Fingerprinter:
                 names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
                 layout = reading.layout(names)
                 break
-        self._repeats = reading.function is None and not layout.grammar
+        self._repeats = self._remembers and not layout.grammar
         get = scope.get
         client = get("client")
         try:
@@ -260,7 +262,8 @@ class Fingerprinter:
         """The key of one variant: the base key and every line of the fields that Vary named (RFC 9111 s.4.1)."""
         lines: list[Any] = [key]
         for name in sorted(names):
-            lines += (name, [value for field, value in headers if field.lower() == name])
+            said = [value for field, value in headers if field.lower() == name]
+            lines += (name, fields.normal(name, said) if self.reading.trusting else said)
         return self._hash(canonical.encode(lines))
 
 

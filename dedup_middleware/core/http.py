@@ -23,8 +23,12 @@ PAIR_OVERHEAD = 56 + 2 * 33
 NAME_OVERHEAD = 350
 """Bytes that the store's index needs for one name of a response beside its text."""
 
-RESPONSE_OVERHEAD = 900
+RESPONSE_OVERHEAD = 1100
 """Bytes a stored response needs beside its fields and body: the struct, its key, LRU and index slots."""
+
+
+NEVER = float("inf")
+"""A time that does not come."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -40,6 +44,10 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     Times are seconds of the injected monotonic clock. `size` counts what the store is charged for, in bytes.
     `names` are the tags and the target by which it is invalidated. `seconds` is how long its forward took, and
     `flight` the forward's span id in hex (None where it was not sampled); `link` is opaque to all but telemetry.
+    `expires` is when it turns stale. It is worth keeping for `kept` seconds more: for `stale_while_revalidate` seconds
+    it answers while it is fetched anew, for `stale_if_error` seconds instead of an error, where it is `rigid` never.
+    From `refresh_at` on a hit fetches it anew, but not before `refresh_after`. `arrived` is when it was made or came,
+    in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says that its entity tag is not the app's.
     Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used` is
     the store's own.
     """
@@ -51,7 +59,7 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     names: tuple[str, ...]
     generation: int
     seconds: float
-    initial_age: int = 0
+    initial_age: float = 0
     etag: bytes | None = None
     last_modified: bytes | None = None
     validates: bool = False
@@ -63,18 +71,28 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     hits: int = 0
     recorded: int = 0
     noted: bool = False
+    kept: float = 0.0
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    rigid: bool = False
+    refresh_at: float = NEVER
+    refresh_after: float = 0.0
+    arrived: float = 0.0
+    line_end: bytes = b""
+    own_etag: bool = False
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
 
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""
-        age = int(now - self.stored_at)
-        left = max(0, int(self.expires - self.stored_at) - age)
+        here = now - self.stored_at
+        age = self.initial_age + here
+        left = max(0, int(self.expires - self.stored_at) - int(here))
         self.tail = (
-            (b"age", b"%d" % (self.initial_age + age)),
-            (b"cache-status", b"dedup; hit; ttl=%d" % left),
+            (b"age", b"%d" % age),
+            (b"cache-status", b"dedup; hit; ttl=%d%b" % (left, self.line_end)),
         )
-        self.tail_until = self.stored_at + age + 1
+        self.tail_until = now + 1 - age % 1
 
 
 class StoredValue(msgspec.Struct, eq=False):
@@ -89,6 +107,7 @@ class StoredValue(msgspec.Struct, eq=False):
     flight: str | None = None
     link: Any = None
     label: str = ""
+    kept: float = 0.0
     size: int = 0
     used: bool = False
     hits: int = 0

@@ -12,6 +12,8 @@ from urllib.parse import unquote_plus
 
 from .names import is_secret
 
+_OWN: Final = frozenset({"refresh_ahead"})
+"""Settings of our own that only sound like a secret."""
 MASK: Final = "***"
 _USER_INFORMATION: Final = re.compile(r"//[^/?#]*@")
 _WORD: Final = re.compile(r"[\w-]+")
@@ -41,7 +43,7 @@ def _pairs(text: str) -> str:
 def setting(place: str, value: Any) -> Any:
     """A setting's value as an error may show it; the last word of its place is its name."""
     words = _WORD.findall(place)
-    if words and is_secret(words[-1]):
+    if words and is_secret(words[-1]) and words[-1] not in _OWN:
         return MASK
     if isinstance(value, str):
         return _url(value)

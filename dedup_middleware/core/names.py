@@ -119,8 +119,8 @@ _REMEMBERED: Final = 256
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 HOP_BY_HOP: Final = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authentication-info te trailer "
-    b"transfer-encoding upgrade".split()
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info "
+    b"te trailer transfer-encoding upgrade".split()
 )
 """Response fields of one connection: neither stored nor given to followers (RFC 9110 s.7.6.1, RFC 9111 s.3.1)."""
 

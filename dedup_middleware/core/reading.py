@@ -60,7 +60,8 @@ class Layout:
         self.chunked = b"transfer-encoding" in names
         # Every field is keyed as it stands, and none raises a question.
         self.plain = len(self.indexes) == len(parts) and doubt is None and not self.chunked
-        self.keyed_names = digest(canonical.encode([names[i] for i in self.indexes]))
+        told = [i for i, part in enumerate(parts) if part in (Part.KEYED, Part.PRESENT)]
+        self.keyed_names = digest(canonical.encode([names[i] for i in told]))
 
 
 class Reading(Surroundings):
@@ -119,7 +120,9 @@ class Reading(Surroundings):
         if name in ADDRESS_FIELDS:
             return Part.KEYED if self.keys_client else Part.VISIBLE if self.function else Part.HIDDEN
         if name in _RELOADS and self.rule.stores:
-            return Part.RELOAD
+            if self.rule.honor_request_directives:  # heeded here, and passed on to an origin that is trusted
+                return Part.VISIBLE if self.trusting else Part.HIDDEN
+            return Part.HIDDEN if self.trusting else Part.RELOAD
         if any(fnmatchcase(text, pattern) for pattern in self.ignored_headers):
             return Part.VISIBLE
         if name in NOISE:
@@ -134,6 +137,8 @@ class Reading(Surroundings):
             return Part.KEYED
         if self.function is not None:
             return Part.VISIBLE
+        if self.rule.identity == "origin" and name == "authorization":
+            return Part.PRESENT
         if self.named is not None:
             return Part.KEYED if name in self.named else Part.REFUSED
         return Part.HIDDEN

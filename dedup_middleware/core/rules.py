@@ -8,39 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from . import masks
+from .checks import NOT_YET, check_fields, duration, is_async, share, texts, truth, whole
 from .errors import ConfigurationError
 from .http import SAFE_METHODS
 from .paths import PathPattern
 
 DEFAULT_METHODS: Final = ("GET", "HEAD", "QUERY")
 WRITING_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
-LATER: Final = frozenset(
-    {
-        "stale_while_revalidate",
-        "stale_if_error",
-        "honor_request_directives",
-        "ttl_jitter",
-        "refresh_ahead",
-        "heuristic_freshness",
-        "targeted_cache_control",
-        "add_etag",
-    }
-)
-"""Fields that a coming version brings: refused by name until they work."""
-
-NOT_YET: Final = "not available in this version"
-
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TAG_PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -98,31 +78,49 @@ class Rule(_Path, frozen=True, kw_only=True):
     negative_ttl: float | str = 0
     share_errors: bool = True
     mode: Literal["on", "off"] = "on"
+    stale_while_revalidate: float | str = 0
+    stale_if_error: float | str = 0
+    ttl_jitter: float = 0
+    refresh_ahead: float | str = 0
+    honor_request_directives: bool = False
+    heuristic_freshness: bool = False
+    targeted_cache_control: bool = False
+    public_cookies: bool = False
+    add_etag: bool = False
+    cache_status_key: bool = False
+
+    @classmethod
+    def shared_cache(cls, path: str = "/{path:path}", **fields: Any) -> Rule:
+        """A rule that does all that RFC 9111 lets a shared cache do; `fields` override or add to the preset."""
+        return cls(path, **{**SHARED_CACHE, **fields})
 
     def __post_init__(self) -> None:
         """Check every field and put it into the form that the engine reads."""
         parameters = PathPattern(self.path).parameters
-        for field in ("ttl", "negative_ttl", "max_wait"):
+        for field in _DURATIONS:
             given = getattr(self, field)
+            if field == "ttl" and given == "origin":
+                continue
             force_setattr(self, field, duration(f"Rule.{field}", given))
             if field == "max_wait" and self.max_wait == 0:
                 raise ConfigurationError("Rule.max_wait", given, "a duration above 0")
+        force_setattr(self, "ttl_jitter", share("Rule.ttl_jitter", self.ttl_jitter, 0.5))
         for field in ("max_followers", "max_responses", "max_request_body", "max_response_body"):
-            _whole(f"Rule.{field}", getattr(self, field))
+            whole(f"Rule.{field}", getattr(self, field))
         if self.max_bytes is not None:
-            _whole("Rule.max_bytes", self.max_bytes)
+            whole("Rule.max_bytes", self.max_bytes)
         if self.max_responses == 0:
             raise ConfigurationError("Rule.max_responses", 0, "a whole number above 0 (ttl=0 stores nothing)")
         for field in ("tags", "invalidates", "ignore"):
-            force_setattr(self, field, _texts(f"Rule.{field}", getattr(self, field)))
+            force_setattr(self, field, texts(f"Rule.{field}", getattr(self, field)))
         for field in ("tags", "invalidates"):
             _check_parameters(f"Rule.{field}", getattr(self, field), parameters)
         if self.name is not None and not (type(self.name) is str and self.name):
             raise ConfigurationError("Rule.name", self.name, "a text that is not empty")
-        if type(self.share_errors) is not bool:
-            raise ConfigurationError("Rule.share_errors", self.share_errors, "true or false")
-        if self.collapse is not None and type(self.collapse) is not bool:
-            raise ConfigurationError("Rule.collapse", self.collapse, "true or false")
+        for field in _SWITCHES:
+            truth(f"Rule.{field}", getattr(self, field))
+        if self.collapse is not None:
+            truth("Rule.collapse", self.collapse)
         if str(self.mode) == "shadow":
             raise ConfigurationError("Rule.mode", self.mode, f'"on" or "off" ("shadow" is {NOT_YET})')
         if self.mode not in ("on", "off"):
@@ -133,11 +131,12 @@ class Rule(_Path, frozen=True, kw_only=True):
             _check_ignore(item)
         force_setattr(self, "identity", _identity(self.identity))
         self._check_together()
+        self._check_caching()
 
     def _checked_methods(self) -> tuple[str, ...]:
         if self.methods is None:
             return WRITING_METHODS if self.invalidates else DEFAULT_METHODS
-        methods = _texts("Rule.methods", self.methods)
+        methods = texts("Rule.methods", self.methods)
         if not methods:
             raise ConfigurationError("Rule.methods", [], "at least one method")
         for method in methods:
@@ -172,6 +171,25 @@ class Rule(_Path, frozen=True, kw_only=True):
                         "write collapse=True to say that it is safe here",
                     )
 
+    def _check_caching(self) -> None:
+        """What only a rule that stores, or one that follows the origin, can mean."""
+        if not self.ttl:
+            for field in _STORING:
+                if getattr(self, field):
+                    raise ConfigurationError(f"Rule.{field}", getattr(self, field), "it beside a ttl")
+        if self.ttl != "origin":
+            for field in _BY_ORIGIN:
+                if getattr(self, field):
+                    raise ConfigurationError(f"Rule.{field}", True, 'it beside ttl="origin"')
+            if self.identity == "origin":
+                raise ConfigurationError("Rule.identity", "origin", 'it beside ttl="origin"')
+            if self.ttl and float(self.refresh_ahead) >= float(self.ttl):
+                raise ConfigurationError("Rule.refresh_ahead", self.refresh_ahead, "less than the ttl")
+        elif self.negative_ttl:
+            raise ConfigurationError(
+                "Rule.negative_ttl", self.negative_ttl, '0 beside ttl="origin" (the app says how long)'
+            )
+
     def shares(self, method: str) -> bool:
         """Whether requests with this method may be answered together or from the store."""
         return not self.invalidates and (self.collapse is True or method in SAFE_METHODS)
@@ -182,65 +200,58 @@ class Rule(_Path, frozen=True, kw_only=True):
         return (self.ttl != 0 or self.negative_ttl != 0) and self.mode == "on"
 
     @property
+    def assesses(self) -> bool:
+        """Whether a stored response may be of use when it is stale."""
+        return self.stores and bool(
+            self.ttl == "origin"
+            or self.stale_while_revalidate
+            or self.stale_if_error
+            or self.honor_request_directives
+        )
+
+    @property
+    def follows_origin(self) -> bool:
+        """Whether the app's own Cache-Control says how long a response lives."""
+        return self.ttl == "origin"
+
+    @property
     def label(self) -> str:
         """What the rule is called in metrics, spans and statistics."""
         return self.name or self.path
 
 
+_DURATIONS: Final = (
+    "ttl",
+    "negative_ttl",
+    "max_wait",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "refresh_ahead",
+)
+_BY_ORIGIN: Final = ("heuristic_freshness", "targeted_cache_control", "public_cookies")
+_STORING: Final = (
+    "stale_while_revalidate",
+    "stale_if_error",
+    "ttl_jitter",
+    "refresh_ahead",
+    "honor_request_directives",
+    "add_etag",
+)
+_SWITCHES: Final = ("share_errors", "honor_request_directives", *_BY_ORIGIN, "add_etag", "cache_status_key")
+
+SHARED_CACHE: Final[Mapping[str, Any]] = {
+    "ttl": "origin",
+    "vary": "origin",
+    "identity": "origin",
+    "honor_request_directives": True,
+    "heuristic_freshness": True,
+    "targeted_cache_control": True,
+    "public_cookies": True,
+    "stale_if_error": "1d",
+}
+"""The preset `Rule.shared_cache()`, in TOML `preset = "shared-cache"`."""
+
 RULE_FIELDS: Final = frozenset(field.name for field in msgspec.structs.fields(Rule))
-
-
-def is_async(function: object) -> bool:
-    """Whether calling it gives a coroutine: a function, or an object whose call is one."""
-    called = getattr(function, "__call__", None)  # noqa: B004 - not whether it can be called, but what that does
-    return iscoroutinefunction(function) or iscoroutinefunction(called)
-
-
-_LONGEST: Final = 1_000_000_000
-"""Seconds, some thirty years: more is a slip, and no timer takes every number."""
-
-
-def check_fields(place: str, fields: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse what is not a field, and say of coming ones that they are not there yet."""
-    for field, value in fields.items():
-        if field in LATER:
-            raise ConfigurationError(f"{place}{field}", value, f"nothing yet; {field} is {NOT_YET}")
-        if field not in allowed:
-            # What a mistyped name holds may be a secret.
-            shown = value if isinstance(value, (int, float)) else masks.MASK
-            raise ConfigurationError(f"{place}{field}", shown, f"only the fields {', '.join(allowed)}")
-
-
-def duration(place: str, value: object) -> float:
-    """Seconds as a setting has them: a number, or a text such as "1h30m".
-
-    Raises:
-        ConfigurationError: for anything else.
-    """
-    allowed = '0, seconds, or a text such as "5m"'
-    if place == "Rule.ttl" and value == "origin":
-        raise ConfigurationError(place, value, f'{allowed} ("origin" is {NOT_YET})')
-    seconds = value
-    if isinstance(value, str) and _DURATION.fullmatch(value):
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= _LONGEST:
-        return float(seconds)
-    too_long = isinstance(seconds, (int, float)) and seconds > _LONGEST
-    raise ConfigurationError(place, value, f"at most {_LONGEST} seconds" if too_long else allowed)
-
-
-def _whole(place: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(place, value, "a whole number from 0 on")
-
-
-def _texts(place: str, value: object, allowed: str = "a list of texts") -> tuple[str, ...]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, set, frozenset)):
-        raise ConfigurationError(place, value, allowed)
-    for item in value:
-        if not isinstance(item, str) or not item:
-            raise ConfigurationError(place, item, allowed)
-    return tuple(value)
 
 
 def _check_parameters(place: str, templates: Sequence[str], parameters: frozenset[str]) -> None:
@@ -264,7 +275,7 @@ def _vary(value: object) -> tuple[str, ...] | str | None:
     )
     items = tuple(
         item.lower() if not item.startswith(("cookie:", "state:", "scope:")) else item
-        for item in _texts("Rule.vary", value, allowed)
+        for item in texts("Rule.vary", value, allowed)
     )
     for item in items:
         name = item.removeprefix("-")
@@ -298,16 +309,16 @@ def _check_ignore(item: str) -> None:
 
 
 def _identity(value: object) -> Identity:
-    allowed = '"separate", "credentials", "shared", a list of credentials, or a function'
+    allowed = '"separate", "credentials", "shared", "origin", a list of credentials, or a function'
     if isinstance(value, str):
-        if value not in ("separate", "credentials", "shared"):
+        if value not in ("separate", "credentials", "shared", "origin"):
             raise ConfigurationError("Rule.identity", value, allowed)
         return value
     if callable(value):
         if is_async(value):
             raise ConfigurationError("Rule.identity", value, f"{allowed} (not an async one)")
         return value
-    items = _texts("Rule.identity", value, allowed)
+    items = texts("Rule.identity", value, allowed)
     if not items:
         raise ConfigurationError(
             "Rule.identity", [], 'a list that names something ("shared" means one response for all)'

@@ -5,7 +5,7 @@ Law: only what is keyed, noise, what frames the body, and what the operator swor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .callers import cookie_pairs
 from .names import is_credential
@@ -14,6 +14,8 @@ from .surroundings import DoubtError, Part
 if TYPE_CHECKING:
     from .http import Headers, Scope
     from .reading import Layout, Reading
+
+_SEEN: Final = frozenset({Part.KEYED, Part.NOISE, Part.VISIBLE, Part.PRESENT})
 
 
 def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def _kept(reading: Reading, layout: Layout, headers: Headers, shown: frozenset[b
     kept: Headers = []
     for i, (name, value) in enumerate(headers):
         part = layout.parts[i]
-        if layout.names[i] in shown or i in odd or part in (Part.KEYED, Part.NOISE, Part.VISIBLE):
+        if layout.names[i] in shown or i in odd or part in _SEEN:
             kept.append((name, value))
         elif part is Part.COOKIE:
             cookies = reading.cookies([value])
@@ -81,7 +83,7 @@ def one_identity(reading: Reading, scope: Scope) -> bool:
             return False
     if reading.rule.identity == "separate":
         return True
-    if reading.rule.identity == "shared":
+    if reading.rule.identity in ("shared", "origin"):
         return False
     for name, value in reading.without_analytics(scope["headers"]):
         field = name.lower()

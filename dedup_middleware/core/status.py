@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-Outcome = Literal["hit", "collapsed", "forwarded", "bypassed"]
-"""What became of a request (RFC 9211): served from the store, answered by another's flight, by its own forward, or
-sent to the app untouched."""
+Outcome = Literal["hit", "stale", "revalidated", "collapsed", "forwarded", "bypassed"]
+"""What became of a request (RFC 9211): served from the store, fresh or stale, or after the app confirmed what is
+stored; answered by another's flight, by its own forward, or sent to the app untouched."""
 
 Reason = Literal[
     # hit
     "fresh",
     "not-modified",
+    "range",
+    # stale
+    "stale-while-revalidate",
+    "stale-if-error",
+    "max-stale",
+    # revalidated, and forwarded where the app answered anew
+    "stale",
+    "request",
     # collapsed
     "in-flight",
     # forwarded
@@ -37,6 +45,8 @@ Reason = Literal[
     "personal-field",
     "nonce",
     "server-error",
+    "authorization",
+    "no-freshness",
     # forwarded, and it ended badly
     "failed",
     # bypassed
@@ -61,22 +71,63 @@ Reason = Literal[
     "too-many-flights",
     "event-loop",
     "disconnected",
+    "only-if-cached",
 ]
 """Why; the lists are closed, so that they can be metric attributes."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
-_FORWARDED: Final[dict[str, bytes]] = {
-    reason: b"dedup; fwd=miss" + (b"" if reason == "miss" else b"; detail=" + reason.encode())
-    for reason in REASONS
-}
+_NOTHING_TO_ADD: Final = (None, None, None, None)
+_MISS: Final = b"dedup; fwd=uri-miss"
+_BECAUSE: Final = {"stale": b"stale", "request": b"request"}
 
 
-def forwarded(reason: Reason, *, stored: bool) -> bytes:
-    """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2, s.2.5)."""
-    return b"dedup; fwd=miss; stored" if stored else _FORWARDED[reason]
+def forwarded(
+    reason: Reason,
+    *,
+    varied: bool = False,
+    status: int | None = None,
+    ttl: float | None = None,
+    key: bytes | None = None,
+    detail: Reason | None = None,
+) -> bytes:
+    """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2 to s.2.8).
+
+    `varied` says that only another variant was stored; `status` is the app's where another one goes out, `ttl` the
+    freshness that is left in seconds where it is stored; `key` is named where the rule asks for it.
+    """
+    if reason == "miss" and not varied and (status, ttl, key, detail) == _NOTHING_TO_ADD:
+        return _MISS
+    because = _BECAUSE.get(reason) or (b"vary-miss" if varied else b"uri-miss")
+    line = b"dedup; fwd=" + because
+    if status is not None:
+        line += b"; fwd-status=%d" % status
+    if ttl is not None:
+        line += b"; stored; ttl=%d" % ttl
+    elif detail is None and reason not in ("miss", "stale", "request"):
+        detail = reason
+    if detail is not None:
+        line += b"; detail=" + detail.encode()
+    return named(line, key)
 
 
-COLLAPSED: Final = b"dedup; fwd=miss; collapsed"
+def served(ttl: float, detail: Reason | None = None) -> bytes:
+    """Cache-Status of a stored response (RFC 9211 s.2.1, s.2.4); `ttl` is negative for a stale one."""
+    line = b"dedup; hit; ttl=%d" % ttl
+    return line if detail is None else line + b"; detail=" + detail.encode()
+
+
+def named(line: bytes, key: bytes | None) -> bytes:
+    """The line with the key's digest, where the rule asks for it (RFC 9211 s.2.7)."""
+    return line if key is None else line + b'; key="' + key.hex().encode() + b'"'
+
+
+CONFIRMED: Final = b"dedup; fwd=stale; collapsed"
+"""Cache-Status of a stored response that another request's forward confirmed."""
+
+STOOD_IN: Final = b"dedup; fwd=stale; collapsed; detail=stale-if-error"
+"""Cache-Status of a stale response that stands in for an error which another request's forward brought."""
+
+COLLAPSED: Final = b"dedup; fwd=uri-miss; collapsed"
 """Cache-Status of a response that another request's forward brought (RFC 9211 s.2.6)."""

@@ -46,6 +46,8 @@ class Part(IntEnum):
     """cookies are told apart by name"""
     REFUSED = 6
     """a credential that the rule's list does not name: no sharing"""
+    PRESENT = 7
+    """visible; that it is there is in the fingerprint, what it says is not (RFC 9111 s.3.5)"""
 
 
 class DoubtError(Exception):

@@ -35,14 +35,17 @@ class Store(Protocol):
     def get(self, partition: int, key: bytes, now: float) -> Stored | None:
         """The response under this key if it is fresh."""
 
+    def stale(self, partition: int, key: bytes, now: float) -> Stored | None:
+        """The response under this key if it is there at all, fresh or stale."""
+
     def put(self, partition: int, key: bytes, stored: Stored, now: float) -> bool:
         """Store a response, unless a newer one is there or it is too large; whether it was stored."""
 
     def discard(self, partition: int, key: bytes, stored: Stored) -> None:
         """Take back this very response."""
 
-    def invalidate(self, names: Iterable[str]) -> int:
-        """Drop all responses that depend on one of the names; how many there were."""
+    def invalidate(self, names: Iterable[str], within: str = "") -> int:
+        """Drop all responses that depend on one of the names, and on one that begins with `within`; how many."""
 
     def items(self) -> list[tuple[int, bytes, Stored]]:
         """All there are, by partition and key."""

@@ -31,6 +31,15 @@ class Keeper:
         self._telemetry = telemetry
         self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
+    def find(self, partition: int, key: bytes, now: float, *, stale: bool) -> Stored | None:
+        """What lies under a key, fresh or (`stale`) at all; a store that raises has nothing."""
+        try:
+            store = self.store
+            return store.stale(partition, key, now) if stale else store.get(partition, key, now)
+        except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
+            self.failed("get", error)
+            return None
+
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
         """Store, and see to it that what expires is freed; whether it was stored."""
         try:
@@ -49,10 +58,10 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - law 8 comes first
             self.start_anew("discard", error)
 
-    def invalidate(self, names: Iterable[str]) -> int:
-        """Drop what depends on one of the names; how many there were."""
+    def invalidate(self, names: Iterable[str], within: str = "") -> int:
+        """Drop what depends on one of the names, and on one that begins with `within`; how many there were."""
         try:
-            return self.store.invalidate(names)
+            return self.store.invalidate(names, within) if within else self.store.invalidate(names)
         except Exception as error:  # noqa: BLE001 - law 7 comes first
             return self.start_anew("invalidate", error)
 

@@ -77,6 +77,18 @@ class MemoryStore:
         if stored is None:
             return None
         if now >= stored.expires:
+            if now >= stored.expires + stored.kept:
+                self._expire(partition, key, stored)
+            return None
+        stored.used = True
+        return stored
+
+    def stale(self, partition: int, key: bytes, now: float) -> Stored | None:
+        """The response under this key if it is there at all, fresh or stale."""
+        stored = self._live.get(key)
+        if stored is None:
+            return None
+        if now >= stored.expires + stored.kept:
             self._expire(partition, key, stored)
             return None
         stored.used = True
@@ -88,9 +100,9 @@ class MemoryStore:
             responses = self._partitions.get(partition)
             if responses is None:
                 responses = self._partitions[partition] = _Partition(self._bounds[partition])
-            if stored.size > min(responses.maxsize, self._max_bytes) or now >= stored.expires:
+            if stored.size > min(responses.maxsize, self._max_bytes) or now >= stored.expires + stored.kept:
                 return False
-            there = responses.peek(key)
+            there = self._live.get(key)
             if there is not None:
                 if there.generation > stored.generation:
                     return False
@@ -111,7 +123,8 @@ class MemoryStore:
                 self._by_name.setdefault(name, set()).add((partition, key))
             # Not the response itself: the heap must not keep alive what was evicted.
             heapq.heappush(
-                self._expiries, (stored.expires, next(self._order), partition, key, stored.generation)
+                self._expiries,
+                (stored.expires + stored.kept, next(self._order), partition, key, stored.generation),
             )
             if len(self._expiries) > 2 * self._responses + 64:
                 self._rebuild_expiries()
@@ -123,12 +136,14 @@ class MemoryStore:
             if self._peek(partition, key) is stored:
                 self._drop(partition, key)
 
-    def invalidate(self, names: Iterable[str]) -> int:
-        """Drop all responses that depend on one of the names; how many there were."""
+    def invalidate(self, names: Iterable[str], within: str = "") -> int:
+        """Drop all responses that depend on one of the names, and on one that begins with `within`; how many."""
         dropped = 0
         with self.lock:
             for name in names:
                 for partition, key in list(self._by_name.get(name, ())):
+                    if within and not any(own.startswith(within) for own in self._live[key].names):
+                        continue
                     self._drop(partition, key)
                     dropped += 1
             self.invalidated += dropped
@@ -173,8 +188,8 @@ class MemoryStore:
         """Free what has expired."""
         with self.lock:
             while self._expiries and self._expiries[0][0] <= now:
-                expires, _, partition, key, generation = heapq.heappop(self._expiries)
-                if self._is_there(expires, partition, key, generation):
+                until, _, partition, key, generation = heapq.heappop(self._expiries)
+                if self._is_there(until, partition, key, generation):
                     self._drop(partition, key)
                     self.expired += 1
 
@@ -195,7 +210,8 @@ class MemoryStore:
                 self.expired += 1
 
     def _drop(self, partition: int, key: bytes) -> None:
-        self._forget(partition, key, self._partitions[partition].pop(key))
+        del self._partitions[partition][key]
+        self._forget(partition, key, self._live[key])
 
     def _forget(self, partition: int, key: bytes, stored: Stored) -> None:
         """The one door out: bytes, count and index follow the responses."""
@@ -212,9 +228,11 @@ class MemoryStore:
         self._expiries = [item for item in self._expiries if self._is_there(item[0], *item[2:])]
         heapq.heapify(self._expiries)
 
-    def _is_there(self, expires: float, partition: int, key: bytes, generation: int) -> bool:
+    def _is_there(self, until: float, partition: int, key: bytes, generation: int) -> bool:
         stored = self._peek(partition, key)
-        return stored is not None and stored.generation == generation and stored.expires == expires
+        return (
+            stored is not None and stored.generation == generation and stored.expires + stored.kept == until
+        )
 
     def _peek(self, partition: int, key: bytes) -> Stored | None:
         responses = self._partitions.get(partition)

@@ -93,7 +93,8 @@ class Telemetry(Spans):
 
     def count(self, outcome: Outcome, reason: Reason, label: str, method: str, saved: float = 0.0) -> None:
         """One request more; `saved` are the seconds of the forward that it did not need."""
-        tally = self.tally(outcome, reason, label, method)
+        key = (outcome, reason, label, method)
+        tally = self.tallies.get(key) or self.tally(*key)
         tally.number += 1
         tally.saved += saved
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import types
 from typing import Any
 
-import django  # type: ignore[import-untyped]
-from django.conf import settings  # type: ignore[import-untyped]
-from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+import django  # type: ignore[import-untyped] # it has no types
+from django.conf import settings  # type: ignore[import-untyped] # it has no types
+from django.core.asgi import get_asgi_application  # type: ignore[import-untyped] # it has no types
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse  # type: ignore[import-untyped] # it has no types
+from django.urls import path  # type: ignore[import-untyped] # it has no types
 
 from ..framework_kit import Framework, Work
 

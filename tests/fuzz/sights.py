@@ -101,6 +101,8 @@ def _counts(rule: Rule, wire_name: bytes, value: bytes, connection: set[bytes]) 
     if is_credential(text) or name in ADDRESS_FIELDS:
         return not callable(rule.identity)
     if name in (b"cache-control", b"pragma") and rule.stores:
+        if rule.vary == "origin":
+            return not rule.honor_request_directives  # then the app does not see it
         return RELOAD.fullmatch(value) is None or name in connection
     if sworn(rule, "header", text):
         return False

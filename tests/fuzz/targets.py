@@ -20,7 +20,7 @@ _CONFIG = [str(_PACKAGE / name) for name in ("config.py", "dedup.py", "stores")]
 
 
 def _forget() -> None:
-    for cached in (names._is_credential, names._is_secret, decide._host_name):
+    for cached in (names._is_credential, names._is_secret, decide.host_name):
         cached.cache_clear()
 
 

@@ -62,7 +62,7 @@ class Play:
         try:
             for step in self.script:
                 while not (self._free or self._permits or self._gate.exists()):
-                    await anyio.sleep(0.001)
+                    await anyio.sleep(0.001)  # requests and files open it, of which anyio has no event
                 self._permits = max(0, self._permits - 1)
                 self.began += 1
                 if isinstance(step, dict):
@@ -199,7 +199,7 @@ async def until(name: str, asked: dict[str, Any]) -> dict[str, Any]:
     now = state(name)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and any(now[key] != value for key, value in asked.items()):
-        await anyio.sleep(0.002)
+        await anyio.sleep(0.002)  # the engine's state has no event either
         now = state(name)
     return now
 
@@ -208,7 +208,7 @@ def end_with_the_tests() -> None:
     """A server whose tests were killed ends by itself, all its processes with it."""
     tests = int(os.environ["PLAYS_PARENT"])
     while True:
-        time.sleep(1)
+        time.sleep(1)  # nothing tells a process that its parent was killed
         try:
             os.kill(tests, 0)
         except ProcessLookupError:

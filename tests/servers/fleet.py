@@ -265,7 +265,7 @@ def _start(server: Server, folder: Path, *, lifespan: str) -> Running | None:
             if one.ask()["token"] == token:
                 return one
             break
-        time.sleep(0.01)
+        time.sleep(0.01)  # nothing tells that a port is open
     one.end()
     return None
 

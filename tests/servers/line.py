@@ -16,12 +16,13 @@ from .fleet import SERVERS, Running, Server
 from .steps import Step
 
 # Daphne looks at its apps once a second, and its HTTP/2 needs a new process after each error: a minute by itself.
-PATIENT = {("daphne", "h2")}
+# The other two speak HTTP by the code of uvicorn-h1 and gunicorn-asgi-h1; test_life.py starts and ends them always.
+THOROUGH = {("daphne", "h2"), ("gunicorn-uvicorn", "h1"), ("gunicorn-asgi-preload", "h1")}
 LINES = [
     pytest.param(
         (server, protocol),
         id=f"{server.name}-{protocol}",
-        marks=[pytest.mark.thorough] if (server.name, protocol) in PATIENT else [],
+        marks=[pytest.mark.thorough] if (server.name, protocol) in THOROUGH else [],
     )
     for server in SERVERS.values()
     for protocol in (["h1", "h2"] if server.h2 else ["h1"])

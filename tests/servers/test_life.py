@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ..kit import chunk, head
+from ..kit import BODY, WHOLE, head
 from .client import BrokenError, Client
 from .fleet import SERVERS, Running, Server, running
 from .line import Line, Play
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = [head(), chunk(b"one,"), chunk(b"two,"), chunk(b"three", more=False)]
-WHOLE = b"one,two,three"
+SCRIPT = [head(), *BODY]
 
 
 async def outcome(client: Client) -> str:
@@ -36,14 +35,23 @@ async def closing(one: Running) -> None:
             return
         except Exception:  # noqa: BLE001 - http.client's many ways to say that it was cut off
             return
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # nothing tells that a process has heard a signal
     raise AssertionError("the server took no notice of SIGTERM")
+
+
+# What they do without a lifespan, or with one that is refused, is done by the code of another in the list.
+LIKE_ANOTHER = {"uvicorn-httptools", "gunicorn-uvicorn", "gunicorn-asgi-preload"}
 
 
 @pytest.mark.parametrize(
     ("server", "lifespan"),
     [
-        pytest.param(server, lifespan, id=f"{server.name}-{lifespan}")
+        pytest.param(
+            server,
+            lifespan,
+            id=f"{server.name}-{lifespan}",
+            marks=[pytest.mark.thorough] if lifespan != "on" and server.name in LIKE_ANOTHER else [],
+        )
         for server in SERVERS.values()
         for lifespan in server.lifespan
     ],

@@ -6,17 +6,15 @@ import asyncio
 
 import pytest
 
-from ..kit import chunk, head
+from ..kit import BODY, WHOLE, head
 from .fleet import CUT
 from .line import Line
 from .steps import Pieces, Step, hear
 
 pytestmark = pytest.mark.slow
 
-BODY = [chunk(b"one,"), chunk(b"two,"), chunk(b"three", more=False)]
-WHOLE = b"one,two,three"
-COLLAPSED = "dedup; fwd=miss; collapsed"
-MISS = "dedup; fwd=miss"
+COLLAPSED = "dedup; fwd=uri-miss; collapsed"
+MISS = "dedup; fwd=uri-miss"
 WAYS = ["FIN", "RST", "half-close or RST_STREAM"]
 
 

@@ -1,0 +1,135 @@
+"""Conditional requests: what a client's validators say of a stored response, and what an app's 304 says of it.
+
+Law: only validators decide, entity tags before dates; one that does not parse matches nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from .fields import http_date, names_listed, none_match
+from .http import Headers, values
+from .names import HOP_BY_HOP, ONE_EXCHANGE
+
+NOT_IN_304: Final = frozenset(
+    b"content-length content-encoding content-type content-language content-range last-modified "
+    b"transfer-encoding".split()
+)
+"""Fields about the representation, which a 304 does not carry (RFC 9110 s.15.4.5)."""
+
+_OF_THE_BODY: Final = frozenset(
+    b"content-length content-encoding content-range content-digest content-md5".split()
+)
+"""Fields that describe the stored bytes: what a message without a body says there is not about them."""
+
+
+def not_modified(
+    method: str,
+    status: int,
+    request: Headers,
+    etag: bytes | None,
+    last_modified: bytes | None,
+    *,
+    dated: float | None = None,
+    now: float | None = None,
+) -> bool:
+    """Whether a request is answered by a 304, If-None-Match before If-Modified-Since (RFC 9110 s.13.2.2).
+
+    Without a Last-Modified the date of the response counts: `dated`, its Date or else the time at which it came, in
+    seconds of the epoch (RFC 9111 s.4.3.2). `now`, in the same, reads years of two digits. A date that is none is
+    ignored, and so is one of several (RFC 9110 s.13.1.3).
+    """
+    if status != 200 or method not in ("GET", "HEAD", "QUERY"):
+        return False
+    lines = values(request, b"if-none-match")
+    if lines:
+        return none_match(lines, etag)
+    lines = values(request, b"if-modified-since")
+    if len(lines) != 1:
+        return False
+    asked = http_date(lines[0], now)
+    changed = dated if last_modified is None else http_date(last_modified, now)
+    return asked is not None and changed is not None and changed <= asked
+
+
+def validators(etag: bytes | None, last_modified: bytes | None) -> Headers:
+    """The request fields that ask whether a stored response still holds (RFC 9111 s.4.3.1)."""
+    asked: Headers = []
+    if etag is not None:
+        asked.append((b"if-none-match", etag))
+    if last_modified is not None and http_date(last_modified, 0.0) is not None:
+        asked.append((b"if-modified-since", last_modified))
+    return asked
+
+
+def confirms(
+    stored_etag: bytes | None,
+    stored_last_modified: bytes | None,
+    answer_etag: bytes | None,
+    answer_last_modified: bytes | None,
+) -> bool:
+    """Whether a 304 speaks of the one stored response that was asked about (RFC 9111 s.4.3.4).
+
+    A strong entity tag must be the very same; a weak one must equal weakly; where there is none to compare, the dates
+    decide. A 304 without any validator answers the question that was put: no other response was named in it.
+    """
+    if answer_etag is not None and not answer_etag.startswith(b"W/"):
+        return answer_etag == stored_etag
+    if answer_etag is not None and stored_etag is not None:
+        return answer_etag == b"W/" + stored_etag.removeprefix(b"W/")
+    if answer_last_modified is not None:
+        return answer_last_modified == stored_last_modified
+    return answer_etag is None
+
+
+def agrees(
+    stored_etag: bytes | None,
+    stored_last_modified: bytes | None,
+    stored_length: int,
+    answer_etag: bytes | None,
+    answer_last_modified: bytes | None,
+    answer_length: int | None,
+) -> bool:
+    """Whether a HEAD's 200 describes the stored response: whatever it says is the same (RFC 9111 s.4.3.5).
+
+    `answer_length` is its Content-Length, `stored_length` that of the stored body, in bytes.
+    """
+    return (
+        answer_etag in (None, stored_etag)
+        and answer_last_modified in (None, stored_last_modified)
+        and answer_length in (None, stored_length)
+    )
+
+
+def freshened(stored: Headers, update: Headers) -> Headers:
+    """The stored fields with those of a 304, or of a HEAD's 200, in their places (RFC 9111 s.3.2, s.4.3.4, s.4.3.5).
+
+    What describes the stored bytes stays, what is one connection's or one exchange's does not enter (s.3.1), and the
+    Age of the message that was stored goes: it says nothing of the one that freshens it.
+    """
+    kept_out = _OF_THE_BODY | HOP_BY_HOP | ONE_EXCHANGE | names_listed(values(update, b"connection"))
+    renewed: dict[bytes, Headers] = {}
+    for pair in update:
+        name = pair[0].lower()
+        if name not in kept_out:
+            renewed.setdefault(name, []).append(pair)
+    gone = renewed.keys() | {b"age"}
+    result: Headers = []
+    for pair in stored:
+        name = pair[0].lower()
+        if name not in gone:
+            result.append(pair)
+        else:
+            result += renewed.pop(name, ())
+    return result + [pair for pairs in renewed.values() for pair in pairs]
+
+
+def entity_tag(headers: Headers, body: bytes) -> bytes:
+    """A strong entity tag for a response that has none: the same for the same bytes, type and coding, anywhere."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in (b"content-type", b"content-encoding"):
+        value = b"\n".join(values(headers, name))
+        digest.update(b"%d:%b" % (len(value), value))
+    digest.update(body)
+    return b'"' + digest.hexdigest().encode() + b'"'

@@ -1,0 +1,55 @@
+"""Effects: what else an unsafe request has changed, by what its response says (RFC 9111 s.4.4, RFC 9875 s.3).
+
+Law: only what has the same origin as the request; what does not parse says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urljoin, urlsplit
+
+from . import structured
+from .decide import host_name, target_name
+from .http import first, values
+
+if TYPE_CHECKING:
+    from .http import Headers, Scope
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def elsewhere(scope: Scope, headers: Headers) -> tuple[str, ...]:
+    """The names of other targets that the response points to: Location and Content-Location, of the same origin."""
+    found = []
+    here = f"{scope.get('scheme') or 'http'}://{(first(scope['headers'], b'host') or b'').decode('latin-1')}"
+    for field in (b"location", b"content-location"):
+        for value in values(headers, field):
+            path = _same_origin(here, scope["path"], value.decode("latin-1"))
+            if path is not None:
+                found.append(target_name({"path": path, "headers": scope["headers"]}))
+    return tuple(found)
+
+
+def _same_origin(here: str, path: str, reference: str) -> str | None:
+    """The path that a reference points to on the origin `here`; None for any other origin."""
+    try:
+        own, target = urlsplit(here), urlsplit(urljoin(here + path, reference.strip()))
+        if (own.scheme, own.hostname, own.port or _PORTS.get(own.scheme)) != (
+            target.scheme,
+            target.hostname,
+            target.port or _PORTS.get(target.scheme),
+        ):
+            return None
+    except ValueError:  # no port, no host...
+        return None
+    return unquote(target.path) or "/"
+
+
+def groups(lines: tuple[bytes, ...] | list[bytes]) -> tuple[str, ...]:
+    """The tags that lines of Cache-Groups or Cache-Group-Invalidation name (RFC 9875 s.2, s.3)."""
+    return tuple(f"tag:{group}" for group in structured.strings(lines) or ()) if lines else ()
+
+
+def origin_of(scope: Scope) -> str:
+    """How the names of all targets on a request's origin begin."""
+    return host_name(first(scope["headers"], b"host") or b"") + "/"

@@ -1,0 +1,184 @@
+"""Ranges: parts of a stored complete response, as 206 or 416 (RFC 9110 s.14, s.15.3.7).
+
+Law: a part is a slice of the stored bytes. What is not asked in the grammar, or asks for the same bytes twice or for
+too many parts, is answered by the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from .fields import http_date
+from .http import Headers, first, values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MOST_RANGES: Final = 16
+
+_UNIT = re.compile(rb"bytes=", re.IGNORECASE)
+_RANGE = re.compile(rb"([0-9]*+)-([0-9]*+)")
+_FAR: Final = 10**18
+"""A position beyond the end of every body."""
+
+_NOT_IN_PART: Final = frozenset({b"content-length", b"content-range", b"content-digest", b"content-md5"})
+"""Fields that are made for each part, or describe the bytes of the whole as sent (RFC 9530 s.2)."""
+_NOT_IN_416: Final = _NOT_IN_PART | frozenset(
+    b"content-type content-encoding content-language content-disposition content-location etag last-modified "
+    b"repr-digest cache-control expires cdn-cache-control surrogate-control cache-groups".split()
+)
+"""Fields about the representation and its freshness: a 416 has none and must not be stored in its place."""
+
+Spec = tuple[int | None, int | None]
+"""First and last position; (None, n): the last n bytes; (n, None): from n on."""
+Part = tuple[int, int]
+"""A slice's start and stop."""
+
+
+def parse(value: bytes) -> list[Spec] | None:
+    """A Range field of bytes (s.14.1.1, s.14.2).
+
+    None where it is to be ignored: another unit, no such syntax, or more than `MOST_RANGES` (s.17.15).
+    """
+    unit = _UNIT.match(value)
+    if unit is None:
+        return None
+    specs: list[Spec] = []
+    for item in value[unit.end() :].split(b","):
+        text = item.strip(b" \t")
+        if not text:
+            continue
+        matched = _RANGE.fullmatch(text)
+        if matched is None or text == b"-" or len(specs) == MOST_RANGES:
+            return None
+        start, end = map(_position, matched.groups())
+        if start is not None and end is not None and end < start:
+            return None
+        specs.append((start, end))
+    return specs or None
+
+
+def _position(digits: bytes) -> int | None:
+    if not digits:
+        return None
+    shortest = digits.lstrip(b"0") or b"0"
+    return int(shortest) if len(shortest) < 19 else _FAR
+
+
+def satisfiable(specs: Iterable[Spec], length: int) -> list[Part]:
+    """The slices that exist of so many bytes, in the order in which they were asked for (s.14.1.2).
+
+    Empty where none does: a 416. The last bytes of nothing are an empty slice, which is no error.
+    """
+    parts = []
+    for start, end in specs:
+        if start is None:
+            if end:
+                parts.append((max(0, length - end), length))
+        elif start < length:
+            parts.append((start, length if end is None else min(end + 1, length)))
+    return parts
+
+
+def overlapping(parts: Iterable[Part]) -> bool:
+    """Whether two of them have a byte in common."""
+    return any(before[1] > after[0] for before, after in pairwise(sorted(parts)))
+
+
+def if_range_holds(
+    lines: Sequence[bytes],
+    etag: bytes | None,
+    last_modified: bytes | None,
+    dated: float | None,
+) -> bool:
+    """Whether If-Range lets a Range count: there is none, or its validator is strong and the same (s.13.1.5).
+
+    A date is strong where the response is `dated` a second or more after it (s.8.8.2.2): its Date or else the time at
+    which it came, in seconds of the epoch.
+    """
+    if not lines:
+        return True
+    if len(lines) > 1:
+        return False
+    if lines[0] == etag:
+        return not etag.startswith(b"W/")
+    if lines[0] != last_modified or dated is None:
+        return False
+    changed = http_date(last_modified)
+    return changed is not None and changed + 1 <= dated
+
+
+def partial(
+    request: Headers,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    etag: bytes | None,
+    last_modified: bytes | None,
+    *,
+    dated: float | None = None,
+) -> tuple[int, Headers, bytes] | None:
+    """The 206 or 416 by which a stored 200 answers a GET that has a Range; None: the whole does (s.14.2, s.15.3.7).
+
+    `headers` and `body` are those of the stored response; `dated` as for If-Range.
+    """
+    lines = values(request, b"range")
+    specs = parse(lines[0]) if status == 200 and len(lines) == 1 else None
+    if specs is None or not if_range_holds(values(request, b"if-range"), etag, last_modified, dated):
+        return None
+    parts = satisfiable(specs, len(body))
+    if not parts:
+        kept = _without(headers, _NOT_IN_416)
+        unsatisfied = (b"content-range", b"bytes */%d" % len(body))
+        return 416, [*kept, unsatisfied, (b"content-length", b"0")], b""
+    # A content coding holds for the whole, not for parts put together; and of an empty body there is no part.
+    coded = len(parts) > 1 and first(headers, b"content-encoding") is not None
+    if coded or not body or overlapping(parts):
+        return None
+    if len(parts) == 1:
+        start, stop = parts[0]
+        fields = [(b"content-range", content_range(parts[0], len(body)))]
+        content = body[start:stop]
+        kept = _without(headers, _NOT_IN_PART)
+    else:
+        separator = boundary(b"", body)
+        content = multipart(parts, body, first(headers, b"content-type"), separator)
+        fields = [(b"content-type", b"multipart/byteranges; boundary=" + separator)]
+        kept = _without(headers, _NOT_IN_PART | {b"content-type"})
+    return 206, [*kept, *fields, (b"content-length", b"%d" % len(content))], content
+
+
+def content_range(part: Part, length: int) -> bytes:
+    """Content-Range of one slice (s.14.4)."""
+    return b"bytes %d-%d/%d" % (part[0], part[1] - 1, length)
+
+
+def multipart(parts: Iterable[Part], body: bytes, content_type: bytes | None, separator: bytes) -> bytes:
+    """The body of multipart/byteranges: each slice under its Content-Range and the whole's Content-Type (s.14.6)."""
+    kind = b"" if content_type is None else b"Content-Type: %b\r\n" % content_type
+    pieces = []
+    for part in parts:
+        span = content_range(part, len(body))
+        pieces.append(b"--%b\r\n%bContent-Range: %b\r\n\r\n" % (separator, kind, span))
+        pieces.append(body[part[0] : part[1]])
+        pieces.append(b"\r\n")
+    pieces.append(b"--%b--\r\n" % separator)
+    return b"".join(pieces)
+
+
+def boundary(digest: bytes, body: bytes) -> bytes:
+    """A separator that does not occur in the body, the same in every process (RFC 2046 s.5.1.1).
+
+    It is `digest`, or where that is empty one of the body, unless the body holds it; then it is digested further.
+    """
+    digest = digest or hashlib.sha256(body).hexdigest()[:32].encode()
+    while digest in body:
+        digest = hashlib.sha256(digest).hexdigest()[:32].encode()
+    return digest
+
+
+def _without(headers: Headers, names: frozenset[bytes]) -> Headers:
+    return [pair for pair in headers if pair[0].lower() not in names]

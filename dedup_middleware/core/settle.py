@@ -1,0 +1,233 @@
+"""Settle: who may use a response, and for how long? Decided on its head, before a follower gets a byte.
+
+Law: pure; a closed union of small frozen structs; what a response forbids, no rule allows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from . import fields, freshness
+from .names import PERSONAL_FIELDS
+from .status import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .answer import Answer
+    from .fields import Directives
+    from .rules import Rule
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+STORABLE: Final = frozenset({200, 203, 204, 300, 301, 308})
+"""Statuses that a rule's own ttl stores."""
+REFUSALS: Final = frozenset({401, 403, 407, 429})
+UNDERSTOOD: Final = frozenset(
+    {200, 203, 204, 206, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 451, 501}
+)
+"""Statuses whose caching the package knows, as must-understand asks (RFC 9111 s.5.2.2.3)."""
+_PERMITS: Final = (b"public", b"s-maxage", b"must-revalidate")
+_RIGID: Final = (b"must-revalidate", b"proxy-revalidate", b"s-maxage")
+REVALIDATABLE: Final = 3600.0
+"""Seconds for which a stale response is kept to be revalidated, or for requests that say max-stale."""
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """All who wait may use the response, and it may be stored.
+
+    It is fresh for `lifetime` seconds from now on, `age` seconds old already, and worth keeping for `kept` seconds
+    after that: to be revalidated, or to be served stale while it is (`stale_while_revalidate`) or instead of an error
+    (`stale_if_error`). `rigid` forbids to serve it stale at all (RFC 9111 s.4.2.4). `stripped` are fields that only
+    the leader gets. `passed` is why nobody but the leader may use it before it is validated; None: all may.
+    """
+
+    lifetime: float
+    vary: frozenset[bytes]
+    age: float = 0.0
+    kept: float = 0.0
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    rigid: bool = False
+    stripped: frozenset[bytes] = _NONE
+    passed: Reason | None = None
+
+
+class ShareOnly(msgspec.Struct, frozen=True):
+    """All who wait may use the response, without the fields that are `stripped`; it is not stored."""
+
+    vary: frozenset[bytes]
+    stripped: frozenset[bytes] = _NONE
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """Only the request that led may use the response."""
+
+    reason: Reason
+
+
+Settlement = Keep | ShareOnly | Pass
+
+
+def settle(
+    rule: Rule,
+    method: str,
+    answer: Answer,
+    *,
+    one_identity: Callable[[], bool],
+    authorized: bool = False,
+    wall: float = 0.0,
+    delay: float = 0.0,
+) -> Settlement:
+    """Who may use this response (RFC 9111 s.3, s.4)?
+
+    `one_identity` says that all who may wait for it are one caller; `authorized` that the request carried an
+    Authorization which the key does not hold (s.3.5). `wall` is the time in seconds of the epoch, `delay` how long the
+    head took to come, in seconds.
+    """
+    if answer.length is not None and answer.length > rule.max_response_body:
+        return Pass("too-large")
+    if any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
+        return Pass("no-store")
+    if answer.streams:
+        return Pass("stream")
+    said, expires, stripped = _NOTHING_SAID, answer.expires, _NONE
+    if answer.control or answer.targeted:
+        said = fields.directives(answer.control)
+        if rule.targeted_cache_control and answer.targeted:
+            targeted = fields.targeted_directives(answer.targeted)
+            if targeted is not None:  # it stands for Cache-Control and Expires (RFC 9213 s.2.2)
+                said, expires = targeted, None
+        understood = b"must-understand" in said and answer.status in UNDERSTOOD
+        if (b"no-store" in said or b"must-understand" in said) and not understood:
+            return Pass("no-store")
+        if b"private" in said and not said.names(b"private") and not one_identity():
+            return Pass("private")
+        stripped = said.names(b"no-cache") | said.names(b"private")
+    if answer.personal is not None:
+        reason = _personal(rule, answer, said, stripped)
+        if reason is not None:
+            return Pass(reason)
+    varied = _NONE
+    if answer.vary:
+        varied = fields.names_listed(answer.vary)
+        if b"*" in varied or not all(map(fields.is_token, varied)):
+            return Pass("vary")
+    if answer.nonce and not one_identity():
+        return Pass("nonce")
+    if answer.status >= 500 and not rule.share_errors:
+        return Pass("server-error")
+    if rule.follows_origin:
+        if authorized and not any(name in said for name in _PERMITS):
+            return Pass("authorization")
+        return _by_origin(rule, method, answer, said, expires, varied, stripped, wall, delay)
+    return _by_rule(rule, method, answer, said, varied, stripped)
+
+
+_NOTHING_SAID: Final = fields.directives(())
+
+
+def _personal(rule: Rule, answer: Answer, said: Directives, stripped: frozenset[bytes]) -> Reason | None:
+    """Why a response with fields that belong to one caller is not for others."""
+    personal = {name.lower() for name, _ in answer.headers} & PERSONAL_FIELDS - stripped
+    if rule.public_cookies and b"public" in said:
+        personal.discard(b"set-cookie")
+    if not personal:
+        return None
+    return "set-cookie" if b"set-cookie" in personal else "personal-field"
+
+
+def _by_rule(
+    rule: Rule,
+    method: str,
+    answer: Answer,
+    said: Directives,
+    varied: frozenset[bytes],
+    stripped: frozenset[bytes],
+) -> Settlement:
+    """A number of seconds: it overrides max-age, s-maxage, Expires and no-cache, and nothing else."""
+    status = answer.status
+    if rule.ttl == 0 and (
+        (b"no-cache" in said and not said.names(b"no-cache")) or said.seconds(b"max-age") == 0
+    ):
+        return Pass("no-cache")
+    if status in REFUSALS:
+        return Pass("refusal")
+    if status == 304 and rule.stores:
+        return Pass("partial")
+    lifetime = 0.0
+    if status in STORABLE:
+        lifetime = float(rule.ttl)
+    elif status in (404, 410) or status >= 500:
+        lifetime = float(rule.negative_ttl)
+    if lifetime == 0 or method == "HEAD" or answer.nonce:
+        return ShareOnly(varied, stripped)
+    rigid = b"must-revalidate" in said or b"proxy-revalidate" in said
+    while_revalidate = 0.0 if rigid else float(rule.stale_while_revalidate)
+    if_error = 0.0 if rigid else float(rule.stale_if_error)
+    return Keep(
+        lifetime,
+        varied,
+        answer.age or 0,
+        max(while_revalidate, if_error),
+        while_revalidate,
+        if_error,
+        rigid,
+        stripped,
+    )
+
+
+def _by_origin(
+    rule: Rule,
+    method: str,
+    answer: Answer,
+    said: Directives,
+    expires: bytes | None,
+    varied: frozenset[bytes],
+    stripped: frozenset[bytes],
+    wall: float,
+    delay: float,
+) -> Settlement:
+    """What the response says of itself (RFC 9111 s.3, s.4.2; RFC 5861)."""
+    lifetime = freshness.explicit_lifetime(answer, said, expires, wall)
+    guessable = answer.status in freshness.HEURISTICALLY_CACHEABLE or b"public" in said
+    if answer.status == 304:
+        return Pass("partial")
+    if answer.status in REFUSALS and lifetime is None:
+        return Pass("refusal")
+    validate = b"no-cache" in said and not said.names(b"no-cache")
+    if lifetime is None and not guessable and not validate:
+        # A failed forward is an answer for all who waited; whatever else states no freshness is not.
+        return ShareOnly(varied, stripped) if answer.status >= 500 else Pass("no-freshness")
+    if method == "HEAD" or answer.nonce:
+        return Pass("no-cache") if validate or lifetime == 0 else ShareOnly(varied, stripped)
+    stated = lifetime is not None
+    if lifetime is None:
+        lifetime = freshness.heuristic_lifetime(answer, wall) if rule.heuristic_freshness else 0.0
+    age = freshness.initial_age(answer, wall, delay)
+    left = 0.0 if validate else max(0.0, lifetime - age)
+    rigid = validate or any(name in said for name in _RIGID)
+    while_revalidate = if_error = 0.0
+    if not rigid:  # the response's own windows come before the rule's
+        while_revalidate = _window(said, b"stale-while-revalidate", rule.stale_while_revalidate)
+        if_error = _window(said, b"stale-if-error", rule.stale_if_error)
+    if not stated and not lifetime:  # what never was fresh is not served stale
+        while_revalidate = if_error = 0.0
+    if answer.status >= 500:  # an old error is no better than a new one
+        if_error = 0.0
+    # What was stale when it came has used up some of its windows.
+    late = max(0.0, age - lifetime)
+    while_revalidate, if_error = max(0.0, while_revalidate - late), max(0.0, if_error - late)
+    again = (answer.validates and answer.status == 200) or (rule.honor_request_directives and not rigid)
+    kept = max(while_revalidate, if_error, REVALIDATABLE if again else 0.0)
+    passed: Reason | None = "no-cache" if not left and (stated or validate) else None
+    if not left and not kept:
+        return ShareOnly(varied, stripped) if passed is None else Pass(passed)
+    return Keep(left, varied, age, kept, while_revalidate, if_error, rigid, stripped, passed)
+
+
+def _window(said: Directives, name: bytes, rules: float | str) -> float:
+    seconds = said.seconds(name)
+    return float(rules if seconds is None else seconds)

@@ -1,0 +1,206 @@
+"""The engine: the parts put together (rules, flights, store, telemetry), and what the package's own rooms ask of them.
+
+Law: each part keeps its own state under its own law; what concerns several of them at once is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from .core.decide import target_name
+from .core.memo import Memo
+from .events import Events
+from .flight import GRACE
+from .forking import after_fork
+from .holdings import Holdings
+from .records.hits import Hits
+from .routes import Templates
+from .ruling import Ruling
+from .stores.memory import MemoryStore
+from .telemetry import Gauges
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .alerts import Watch
+    from .core.decide import Consider, Plan, RuleBook
+    from .core.fingerprint import Hasher
+    from .core.http import Scope, Stored
+    from .core.rules import Rule
+    from .flight import Limits
+    from .records.recorder import Recorder
+    from .stores import Store
+    from .telemetry import Telemetry
+
+MAX_FLIGHTS: Final = 10_000
+
+
+class Engine:
+    """What every request meets; `Dedup` is its public side, and adds who watches and records the whole of it."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        default: Rule,
+        hasher: Hasher,
+        max_bytes: int,
+        clock: Callable[[], float],
+        telemetry: Callable[[Gauges], Telemetry],
+    ) -> None:
+        self.clock: Callable[[], float] = clock
+        self.wall: Callable[[], float] = time.time
+        self.max_bytes = max_bytes
+        self.digest = hasher
+        self.recorder: Recorder | None = None
+        self.watch: Watch | None = None
+        self.telemetry = telemetry(
+            Gauges(
+                lambda: len(self.flights.under_way),
+                lambda: self.store.size,
+                lambda: self.store.evicted,
+                lambda: self.recorder.dropped if self.recorder is not None else 0,
+            )
+        )
+        self.events = Events(self.telemetry.listener_failed)
+        self.ruling = Ruling(rules, default, hasher, self.telemetry, max_bytes)
+        self.plans, self.own_states = self.ruling.plans, self.ruling.own_states
+        self.holdings = Holdings(clock, self.telemetry, self.events, self._empty_store, MAX_FLIGHTS)
+        self.lock = self.holdings.lock
+        self.flights, self.keeper = self.holdings.flights, self.holdings.keeper
+        self.variants, self.passes = self.holdings.variants, self.holdings.passes
+        self.outgrown = self.holdings.outgrown
+        self.bodies: Memo[bytes, bytes] = Memo(4096)
+        self.templates = Templates()
+        self.recording = False
+        self._hits = Hits()
+        self._places = 0
+        after_fork(self, Engine._forked)
+
+    def _empty_store(self, lock: threading.RLock) -> Store:
+        return MemoryStore(self.ruling.bounds, self.max_bytes, lock)
+
+    @property
+    def store(self) -> Store:
+        """The store in use."""
+        return self.keeper.store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.keeper.store = store
+
+    def add_rules(self, rules: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
+        """Take over the rules that `@deduplicate` marks ask for, after those that were given."""
+        self.in_use()
+        fresh = self.ruling.fresh(rules)
+        if fresh:
+            self.holdings.drop_all(
+                "code"
+            )  # rules change places: nothing that was computed under another one may answer
+            self.ruling.add(fresh)
+            self.holdings.renew()
+
+    def in_use(self) -> None:
+        """Somebody uses the engine: its threads, where it has any, run from now on."""
+        if self.watch is not None:
+            self.watch.start()
+        if self.recorder is not None:
+            self.recorder.start()
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force, with the default, and what each is called."""
+        return self.ruling.book
+
+    @property
+    def limits(self) -> list[Limits]:
+        """What each rule lets a flight hold."""
+        return self.ruling.limits
+
+    def leave_alone(self, *places: str) -> None:
+        """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""
+        with self.lock:
+            self.ruling.leave_alone(*places)
+
+    def is_own(self, scope: Scope) -> bool:
+        """Whether a request is for an administration of this engine."""
+        return self.ruling.is_own(scope)
+
+    def new_place(self) -> int:
+        """A number for one middleware: apps that share the engine share no response."""
+        place = self._places
+        self._places += 1
+        return place
+
+    def plan(self, scope: Scope, place: int = 0) -> Plan:
+        """The plan for a request to one middleware's app."""
+        self.in_use()
+        return self.ruling.plan(scope, place)
+
+    def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
+        """The key of the request's own variant, where a response's Vary told some apart under this key."""
+        names = self.variants.get(key)
+        return plan.fingerprints.variant(key, names, scope["headers"]) if names else key
+
+    def note(self, label: str, key: bytes, stored: Stored) -> None:
+        """A stored response has its first hit since hits were recorded."""
+        stored.noted = True
+        if self.recording:
+            self._hits.add(label, key, stored)
+
+    def hits_lately(self) -> list[tuple[str, bytes, int, int]]:
+        """Hits since this was last asked: rule, key, how many, and the bytes that they sent again."""
+        return self._hits.take()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is stored, and nothing under way that could be."""
+        return self.holdings.is_idle
+
+    def wrote(self, scope: Scope, names: Sequence[str], groups: Sequence[str] = ()) -> None:
+        """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
+        self.holdings.wrote(scope, names, groups)
+
+    @staticmethod
+    def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:
+        """The names on which a request's response depends: its target and its tags."""
+        return (target_name(scope), *tags)
+
+    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
+        """Store, and see to it that what expires is freed; whether it was stored."""
+        return self.keeper.put(partition, key, stored, loop)
+
+    def store_failed(self, operation: str, error: Exception) -> None:
+        """Tell, once a minute, that requests go without the store."""
+        self.keeper.failed(operation, error)
+
+    @property
+    def ledger_failures(self) -> int:
+        """Writes to the ledger that failed so far."""
+        return self.recorder.failures if self.recorder is not None else 0
+
+    async def drain(self, place: int | None = None) -> None:
+        """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use."""
+        loop = asyncio.get_running_loop()
+        tasks = [
+            flight.task
+            for flight in list(self.flights.under_way)
+            if flight.loop is loop and flight.task is not None and place in (None, flight.place)
+        ]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
+        if self.recorder is not None:
+            await self.recorder.settle()
+
+    def _forked(self) -> None:
+        self.holdings.forked()
+        self.lock = self.holdings.lock
+        self.events.restart()
+        if self.recorder is not None:
+            self.recorder.forked()
+        if self.watch is not None:
+            self.watch.restart()

@@ -1,0 +1,173 @@
+"""Keeping: a response that may be stored, as the store has it, and how a HEAD's answer brings it up to date.
+
+Law: what is stored is what a later request may have; times are those at which its head came.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from .core.answer import Answer, read_answer
+from .core.conditional import agrees, entity_tag, freshened
+from .core.fields import http_date
+from .core.http import NEVER, Head, StoredResponse, first, response_size
+from .core.settle import Keep, Pass, Settlement, settle
+from .core.sight import one_identity
+from .core.status import named
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from .core.decide import Consider
+    from .core.http import Headers
+    from .core.rules import Rule
+    from .dedup import Dedup
+    from .flight import Flight
+
+
+def settled_by(
+    dedup: Dedup,
+    plan: Consider,
+    method: str,
+    answer: Answer,
+    scope: MutableMapping[str, Any],
+    seen: Headers,
+    delay: float,
+) -> Settlement:
+    """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
+    wall, authorized = 0.0, False
+    if plan.rule.follows_origin:
+        if answer.status == 206 and not any(name == b"range" for name, _ in seen):
+            return Pass("partial")  # a part that nobody asked for
+        wall = dedup.wall()
+        authorized = plan.rule.identity == "origin" and any(
+            name.lower() == b"authorization" for name, _ in seen
+        )
+    return settle(
+        plan.rule,
+        method,
+        answer,
+        one_identity=lambda: one_identity(plan.fingerprints.reading, scope),
+        authorized=authorized,
+        wall=wall,
+        delay=delay,
+    )
+
+
+def to_store(
+    dedup: Dedup, rule: Rule, flight: Flight, answer: Answer, keep: Keep, variant: bytes, route: str | None
+) -> StoredResponse:
+    """A flight's whole response as the store has it."""
+    body, trace, came = flight.body.whole(), flight.trace, flight.head_at or flight.opened_at
+    headers = answer.shared
+    if answer.age is not None:  # told anew with each hit
+        headers = [pair for pair in headers if pair[0].lower() != b"age"]
+    etag, own = answer.etag, False
+    if rule.add_etag:
+        made = entity_tag(headers, body)
+        own = etag == made  # as it was stored before, and then confirmed by its date
+        if first(headers, b"etag") is None:
+            etag, own = made, True
+            headers = [*headers, (b"etag", etag)]
+    expires = came + _lifetime(rule, keep)
+    return StoredResponse(
+        head=Head(answer.status, headers),
+        body=body,
+        stored_at=came,
+        expires=expires,
+        names=flight.stored_names,
+        generation=flight.generation,
+        seconds=flight.took or 0.0,
+        initial_age=keep.age,
+        etag=etag,
+        last_modified=answer.last_modified,
+        validates=etag is not None or answer.last_modified is not None or rule.follows_origin,
+        route=route,
+        flight=trace.flight if trace is not None else None,
+        link=trace.context if trace is not None else None,
+        size=response_size(headers, body, flight.stored_names),
+        kept=keep.kept,
+        stale_while_revalidate=keep.stale_while_revalidate,
+        stale_if_error=keep.stale_if_error,
+        rigid=keep.rigid,
+        refresh_at=_refresh_at(rule, came, expires),
+        arrived=_made(answer, dedup.wall()) if rule.follows_origin else 0.0,
+        line_end=named(b"", variant if rule.cache_status_key else None),
+        own_etag=own,
+    )
+
+
+def _made(answer: Answer, wall: float) -> float:
+    """What stands for a Last-Modified where there is none (RFC 9111 s.4.3.2): its Date, or when it came."""
+    made = None if answer.date is None else http_date(answer.date, wall)
+    return wall if made is None else float(made)
+
+
+def _lifetime(rule: Rule, keep: Keep) -> float:
+    if not rule.ttl_jitter:
+        return keep.lifetime
+    return keep.lifetime * (1 - rule.ttl_jitter * random())  # noqa: S311 - spreads expiries, guards nothing
+
+
+def _refresh_at(rule: Rule, came: float, expires: float) -> float:
+    """When a hit fetches it anew: never, where it is not fresh for longer than that."""
+    ahead = float(rule.refresh_ahead)
+    return expires - ahead if 0 < ahead < expires - came else NEVER
+
+
+def update_by_head(
+    dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], answer: Answer, flight: Flight
+) -> None:
+    """What a HEAD's 200 says of the GET's response that is stored (RFC 9111 s.4.3.5): its fields, or that it is old."""
+    reader, headers = plan.fingerprints, scope["headers"]
+    key = reader.key_below(plan.lookup, scope, None)
+    if answer.status != 200 or not isinstance(key, bytes):
+        return
+    shown = dedup.variants.get(key)
+    if shown:
+        key = reader.variant(key, shown, headers)
+    now = dedup.clock()
+    stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
+    if not isinstance(stored, StoredResponse):
+        return
+    length = first(answer.headers, b"content-length")
+    if not agrees(
+        None if stored.own_etag else stored.etag,
+        stored.last_modified,
+        len(stored.body),
+        answer.etag,
+        answer.last_modified,
+        int(length) if length is not None and length.isdigit() else None,
+    ):
+        dedup.keeper.take_back(plan.ordinal, key, stored)
+        return
+    merged = read_answer(stored.head.status, freshened(stored.head.headers, answer.headers), "GET")
+    if answer.date is None:
+        merged.date = None
+    keep = settled_by(dedup, plan, "GET", merged, scope, headers, now - flight.opened_at)
+    if not isinstance(keep, Keep):
+        dedup.keeper.take_back(plan.ordinal, key, stored)
+        return
+    expires = now + _lifetime(plan.rule, keep)
+    fields = [pair for pair in merged.shared if pair[0].lower() != b"age"]
+    renewed = structs.replace(
+        stored,
+        head=Head(stored.head.status, fields),
+        stored_at=now,
+        expires=expires,
+        generation=flight.generation,
+        initial_age=keep.age,
+        size=response_size(fields, stored.body, stored.names),
+        kept=keep.kept,
+        stale_while_revalidate=keep.stale_while_revalidate,
+        stale_if_error=keep.stale_if_error,
+        rigid=keep.rigid,
+        refresh_at=_refresh_at(plan.rule, now, expires),
+        tail_until=0.0,
+    )
+    with dedup.lock:
+        if flight.current:
+            dedup.put(plan.ordinal, key, renewed, flight.loop)

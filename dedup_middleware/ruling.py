@@ -1,0 +1,125 @@
+"""The ruling: which rule is in force for a request, and whether it is on.
+
+Law: method, path and root_path decide, so every plan is remembered; whatever changes the rules forgets all plans.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import structs
+
+from .calls import PARTITION
+from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous
+from .core.errors import ConfigurationError
+from .core.memo import Memo
+from .core.rules import Rule
+from .flight import Limits
+from .stores.memory import Bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .core.fingerprint import Hasher
+    from .core.http import Scope
+    from .core.status import Reason
+    from .telemetry import Telemetry
+
+_PLAN_BYTES: Final = 2048
+
+
+class Ruling:
+    """The rules that were given, those that marks asked for and the default; which are off, and the plans made so far.
+
+    `book` holds them in the order in which they are tried; `bounds` and `limits` are what each lets stores and flights
+    hold.
+    """
+
+    def __init__(
+        self, given: tuple[Rule, ...], default: Rule, hasher: Hasher, telemetry: Telemetry, max_bytes: int
+    ) -> None:
+        self.default = default
+        self.own_states: list[Mapping[str, Any]] = []
+        self.plans: Memo[tuple[str, str, bytes | None, str | None, int], Plan] = Memo(4096)
+        self._given = given
+        self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
+        self._hasher = hasher
+        self._telemetry = telemetry
+        self._max_bytes = max_bytes
+        self._own: frozenset[str] = frozenset()
+        self._editions = 0
+        self._apply()
+
+    def fresh(
+        self, marked: Mapping[tuple[str, tuple[str, ...]], Rule]
+    ) -> dict[tuple[str, tuple[str, ...]], Rule]:
+        """Which of the rules that marks ask for are not in force yet."""
+        return {place: rule for place, rule in marked.items() if place not in self._marked}
+
+    def add(self, marked: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
+        """Put rules into force that marks ask for, after those that were given; all that are switched off are on."""
+        self._marked.update(marked)
+        self._apply()
+
+    def _apply(self) -> None:
+        self._editions += 1
+        self.switched_off: frozenset[str] = frozenset()
+        rules = (*self._given, *self._marked.values())
+        self.book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions)
+        self.bounds = {
+            ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
+            for ordinal, rule in enumerate(self.book.rules)
+        }
+        self.bounds[PARTITION] = Bounds(Rule().max_responses, self._max_bytes)
+        self.limits = [
+            Limits(float(rule.max_wait), rule.max_followers, rule.max_response_body)
+            for rule in self.book.rules
+        ]
+        self.plans.clear()
+
+    def switch(self, label: str, *, on: bool) -> None:
+        """Switch one rule off, or on again.
+
+        Raises:
+            ConfigurationError: for a rule that there is none of, and one that is off by its own `mode`.
+        """
+        rules = dict(zip(self.book.labels, self.book.rules, strict=True))
+        if label not in rules:
+            raise ConfigurationError("Dedup.switch", label, f"one of {', '.join(rules)}")
+        if label not in self.switched_off and rules[label].mode == "off":
+            raise ConfigurationError("Dedup.switch", label, 'a rule whose own mode is not "off"')
+        self.switched_off = self.switched_off - {label} if on else self.switched_off | {label}
+        self.book.switch(self.switched_off)
+        self.plans.clear()
+
+    def leave_alone(self, *places: str) -> None:
+        """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""
+        self._own |= {place for place in places if place}
+        self.plans.clear()
+
+    def is_own(self, scope: Scope) -> bool:
+        """Whether a request is for an administration of this engine."""
+        path, root = scope["path"], scope.get("root_path") or ""
+        return any(
+            f"{path}/".startswith((f"{place}/", f"{root}{place}/")) for place in self._own
+        ) and not ambiguous(path, scope.get("raw_path"))
+
+    def plan(self, scope: Scope, place: int) -> Plan:
+        """The plan for a request to one middleware's app, remembered for its method and path."""
+        key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"), place)
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.book.plan(scope, place)
+            if self.is_own(scope):
+                plan = Bypass("off", plan.label)
+            else:
+                plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
+            if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
+                self.plans.put(key, plan)
+        return plan
+
+    def _tally_of(self, plan: Plan, method: str) -> object:
+        if isinstance(plan, Consider):
+            reasons: tuple[Reason, ...] = ("fresh", "not-modified", "range")
+            return {reason: self._telemetry.tally("hit", reason, plan.label, method) for reason in reasons}
+        return self._telemetry.tally("bypassed", plan.reason, plan.label, method)

@@ -1,0 +1,113 @@
+"""Serving: what is stored, sent to a request that was not a plain hit: stale, in part, found late, or refused.
+
+Law: one look at the store, one verdict, one outcome told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from .core.assess import FRESH, MISS, Serve, Verdict, Wants, assess
+from .hit import answer, part, tell
+from .refresh import refresh
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Scope, Send
+
+    from .core.decide import Consider
+    from .core.http import StoredResponse
+    from .core.status import Reason
+    from .dedup import Dedup
+    from .telemetry import Span, Tally
+
+_OF_A_PART = (b"range", b"if-range")
+
+
+def look_up(
+    dedup: Dedup, plan: Consider, key: bytes, asked: Wants, now: float
+) -> tuple[Verdict, StoredResponse | None]:
+    """What is stored under a key, and what becomes of a request for it."""
+    found = dedup.keeper.find(plan.ordinal, key, now, stale=plan.assesses)
+    stored = cast("StoredResponse | None", found)  # a function's value never lies under a request's key
+    if plan.assesses:
+        return assess(stored, asked, now), stored
+    return (MISS if stored is None else FRESH), stored
+
+
+async def serve(
+    dedup: Dedup,
+    plan: Consider,
+    scope: Scope,
+    send: Send,
+    stored: StoredResponse,
+    now: float,
+    key: bytes,
+    verdict: Serve = FRESH,
+    *,
+    ranged: bool = False,
+    span: Span | None = None,
+) -> None:
+    """Send what is stored, fresh or stale; of a `ranged` request the part that it asks for."""
+    stale: Reason | None = None if verdict.reason == "fresh" else verdict.reason
+    found = part(scope, stored, now, stale) if ranged else None
+    start, content, reason = found or answer(scope, stored, now, stale)
+    try:
+        await send(start)
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+    finally:
+        telemetry = dedup.telemetry
+        tally: Tally = (
+            plan.tally[reason]
+            if stale is None
+            else telemetry.tally("stale", stale, plan.label, scope["method"])
+        )
+        tally.number += 1
+        tally.saved += stored.seconds
+        stored.hits += 1
+        if not stored.noted:
+            dedup.note(plan.label, key, stored)
+        tell(dedup, plan, scope, stored, now, key, start["status"], reason, span, tally.outcome)
+
+
+async def serve_from_whole(
+    dedup: Dedup, app: ASGIApp, plan: Consider, scope: Scope, send: Send, asked: Wants
+) -> bool:
+    """Answer a HEAD, or a GET with a Range, from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
+
+    False where the app is to be asked, or where it is a plain GET.
+    """
+    headers = [pair for pair in scope["headers"] if pair[0].lower() not in _OF_A_PART]
+    ranged = len(headers) < len(scope["headers"])
+    if not ranged and plan.lookup is plan.prefix:
+        return False
+    whole = {**scope, "method": "GET", "headers": headers}
+    base = plan.fingerprints.key_below(plan.lookup, whole, None)
+    if not isinstance(base, bytes):
+        return False
+    shown = dedup.variants.get(base) or frozenset()
+    key = plan.fingerprints.variant(base, shown, headers) if shown else base
+    now = dedup.clock()
+    verdict, stored = look_up(dedup, plan, key, asked, now)
+    if stored is None or not isinstance(verdict, Serve):
+        return False
+    if verdict.refresh:
+        refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
+    of_a_part = ranged and scope["method"] == "GET"
+    await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
+    return True
+
+
+async def refuse(dedup: Dedup, plan: Consider, scope: Scope, send: Send, span: Span | None) -> None:
+    """Tell a request that wants only what is stored that nothing is (RFC 9111 s.5.2.1.7)."""
+    fields = [(b"content-length", b"0"), (b"cache-status", b"dedup; detail=only-if-cached")]
+    telemetry = dedup.telemetry
+    telemetry.count("bypassed", "only-if-cached", plan.label, scope["method"])
+    tracer = telemetry.tracer(dedup.clock())
+    if tracer is not None:
+        now = time.time_ns()
+        telemetry.tell(
+            tracer, now, "bypassed", "only-if-cached", plan.label, scope["method"], status=504, span=span
+        )
+    await send({"type": "http.response.start", "status": 504, "headers": fields})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

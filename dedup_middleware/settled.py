@@ -1,0 +1,30 @@
+"""Settled: a flight's head, and what it means to those who wait for it.
+
+Law: it is decided once, when the head arrives, and every waiter reads the same.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .core.answer import Answer
+from .core.settle import Settlement
+from .core.status import Outcome, Reason
+
+
+class Settled(msgspec.Struct, eq=False):
+    """What a flight's head means to its waiters.
+
+    `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
+    only the leader may use the response, and why.
+    """
+
+    head: Answer
+    settlement: Settlement
+    vary: frozenset[bytes]
+    variant: bytes
+    passed: Reason | None
+    route: str | None
+    outcome: Outcome = "forwarded"
+    answered: int | None = None
+    mangled: bool = False

@@ -1,0 +1,140 @@
+"""Telling: what became of a request, and of a forward, in counters, events, logs and spans.
+
+Law: one outcome and one reason a request, one line a flight; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Protocol
+
+from .events import ExecutionCollapsed, ExecutionCompleted
+from .telemetry import DEBUG, requests_log
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .core.decide import Consider
+    from .core.http import Headers
+    from .core.status import Outcome, Reason
+    from .dedup import Dedup
+    from .flight import Flight
+    from .settled import Settled
+    from .telemetry import Span, Trace, Tracer
+
+
+class Request(Protocol):
+    """What is told of a request that a flight answered."""
+
+    dedup: Dedup
+    plan: Consider
+    client: Client
+    method: str
+    headers: Headers
+    key: bytes
+    started: float
+    started_ns: int
+    tracer: Tracer | None
+    span: Span | None
+
+
+def tell_request(
+    exchange: Request,
+    outcome: Outcome,
+    reason: Reason,
+    flight: Flight,
+    head_ns: int | None,
+    error: str | None,
+) -> None:
+    """A request that a flight answered; `head_ns` is when it had its head."""
+    dedup, plan, telemetry = exchange.dedup, exchange.plan, exchange.dedup.telemetry
+    trace: Trace | None = flight.trace
+    seconds: tuple[tuple[str, float], ...] = ()
+    saved = 0.0
+    if outcome == "collapsed":
+        now = dedup.clock()
+        saved = now - flight.opened_at if flight.took is None else flight.took
+        seconds = (("waited", now - exchange.started), ("saved", saved))
+        telemetry.record_wait(now - exchange.started, plan.label, flight.loop.call_soon)
+        if requests_log.isEnabledFor(DEBUG):
+            telemetry.debug(outcome, reason, plan.label, seconds)
+        if dedup.events.heard:
+            dedup.events.publish(
+                ExecutionCollapsed(
+                    at=time(),
+                    rule=plan.label,
+                    key=exchange.key.hex(),
+                    flight=flight.generation,
+                    waited=now - exchange.started,
+                    saved=saved,
+                    trace_id=trace.trace_id if trace is not None else None,
+                )
+            )
+    telemetry.count(outcome, reason, plan.label, exchange.method, saved)
+    if exchange.tracer is None:
+        return
+    settled: Settled | None = flight.head
+    telemetry.tell(
+        exchange.tracer,
+        exchange.started_ns,
+        outcome,
+        reason,
+        plan.label,
+        exchange.method,
+        flight.key,
+        status=exchange.client.status,
+        route=settled.route if settled is not None else None,
+        flight=trace.flight if trace is not None else None,
+        link=trace.context if trace is not None and outcome == "collapsed" else None,
+        head_at=head_ns,
+        error=error,
+        span=exchange.span,
+        seconds=seconds,
+        headers=exchange.headers,
+    )
+
+
+def tell_execution(
+    dedup: Dedup,
+    plan: Consider,
+    flight: Flight,
+    settled: Settled | None,
+    method: str,
+    error: str | None,
+) -> None:
+    """A forward that is over; `error` is what it failed with."""
+    telemetry, duration = dedup.telemetry, dedup.clock() - flight.opened_at
+    telemetry.record_forward(duration, flight.followers, plan.label, method)
+    status = 0 if settled is None else settled.answered or settled.head.status
+    if error is None and (not flight.complete or (settled is not None and settled.mangled)):
+        error = "IncompleteResponse"
+    failure = error or (str(status) if status >= 500 else None)
+    if failure and flight.followers and (flight.waiters or error is None):
+        telemetry.failed("forward", failure, plan.label, flight.followers, flight.trace)
+    if dedup.events.heard:
+        dedup.events.publish(
+            ExecutionCompleted(
+                at=time(),
+                rule=plan.label,
+                key=flight.key.hex(),  # type: ignore[attr-defined] # the table's keys are anything, ours are digests
+                flight=flight.generation,
+                duration=duration,
+                followers=flight.followers,
+                bytes=flight.body.total,
+                method=method,
+                status=status,
+                error=failure,
+                route=settled.route if settled is not None else None,
+                trace_id=flight.trace.trace_id if flight.trace is not None else None,
+            )
+        )
+    if flight.trace is not None:
+        telemetry.end_forward(
+            flight.trace,
+            plan.label,
+            method,
+            flight.key,
+            flight.followers,
+            status=status,
+            route=settled.route if settled is not None else None,
+            error=error,
+        )

@@ -1,0 +1,455 @@
+"""Refresh: a stale or soon stale response answers at once, and one background forward fetches it anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dedup_middleware import Dedup, Rule
+
+from .cache_kit import Answer, Site, error, ok, status_of, unchanged
+from .kit import FakeClock, VirtualTime, settle, until
+from .telemetry_kit import Seen, context
+
+MakeDedup = Callable[..., Dedup]
+
+ORIGIN = Rule("/x", ttl="origin", vary="origin")
+SHARED = Rule.shared_cache("/x")
+WINDOW = "max-age=10, stale-while-revalidate=30"
+FIRST = ok(cache_control=WINDOW, etag='"a"')
+SECOND = ok(b"two", cache_control=WINDOW, etag='"b"')
+
+
+async def stale(
+    make_dedup: MakeDedup, clock: FakeClock, rule: Rule = ORIGIN, *answers: Answer, **settings: Any
+) -> Site:
+    """A site whose response turned stale a second ago, within its window."""
+    site = Site(make_dedup, clock, rule, FIRST, *(answers or (SECOND,)), **settings)
+    await site.get()
+    site.advance(11)
+    return site
+
+
+# -- stale-while-revalidate (RFC 5861 s.3) ---------------------------------------------------------------------------
+
+
+WINDOWS: list[tuple[str, Rule, Answer]] = [
+    ("the response's", ORIGIN, FIRST),
+    ("the rule's", Rule("/x", ttl="origin", stale_while_revalidate=30), ok(cache_control="max-age=10")),
+    ("the rule's by a number", Rule("/x", ttl=10, stale_while_revalidate=30), ok()),
+]
+
+
+@pytest.mark.parametrize(("window", "rule", "first"), WINDOWS, ids=[row[0] for row in WINDOWS])
+async def test_within_its_window_a_stale_response_answers_at_once_and_is_fetched_anew_once(
+    window: str, rule: Rule, first: Answer, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, rule, first, SECOND)
+    await site.get()
+    site.advance(11)
+    site.origin.hold()
+
+    answers = await asyncio.gather(*(site.get() for _ in range(1000)))
+    answers += [await site.get() for _ in range(10)]
+    await settle()
+
+    assert site.origin.runs == 2
+    assert {(one.status, one.body, one.header(b"age")) for one in answers} == {(200, b"one", b"11")}
+    assert {status_of(one) for one in answers} == {"dedup; hit; ttl=-1; detail=stale-while-revalidate"}
+    assert site.said("stale") == 1010
+    site.origin.release()
+    await settle()
+    fresh = await site.get()
+    assert (fresh.body, status_of(fresh)) == (b"two", "dedup; hit; ttl=10")
+    assert site.origin.runs == 2
+
+
+async def test_the_background_forward_is_conditional_and_its_confirmation_makes_the_response_fresh(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged())
+
+    await site.get()
+    await settle()
+
+    assert site.origin.requests[1][b"if-none-match"] == b'"a"'
+    assert status_of(await site.get()) == "dedup; hit; ttl=10"
+    assert (site.origin.runs, site.dedup.store.responses) == (2, 1)
+
+
+async def test_past_its_window_a_stale_response_waits_for_the_app(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.advance(29)
+
+    answer = await site.get()
+
+    assert (answer.body, status_of(answer)) == (b"two", "dedup; fwd=stale; stored; ttl=10")
+
+
+async def test_a_request_past_the_window_joins_the_background_forward_that_is_under_way(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # What comes must be fresh for longer than it took to come: its delay is part of its age (RFC 9111 s.4.2.3).
+    site = await stale(make_dedup, clock, ORIGIN, ok(b"two", cache_control="max-age=100"))
+    site.origin.hold()
+    await site.get()
+    await until(lambda: site.origin.runs == 2)
+    site.advance(60)
+    late = [site.call() for _ in range(20)]
+    await settle()
+    site.origin.release()
+    answers = [await one.done() for one in late]
+
+    assert site.origin.runs == 2
+    assert {one.body for one in answers} == {b"two"}
+    assert site.said("collapsed") == 20
+
+
+async def test_a_stale_request_starts_no_background_forward_where_one_for_somebody_is_under_way(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # One that wants nothing stale leads; the others are answered at once, and it fetches for them.
+    site = await stale(make_dedup, clock, SHARED)
+    site.origin.hold()
+    strict = site.call(headers=[(b"cache-control", b"max-age=100")])
+    await until(lambda: site.origin.runs == 2)
+
+    answers = [await site.get() for _ in range(5)]
+
+    assert {one.body for one in answers} == {b"one"}
+    site.origin.release()
+    assert (await strict.done()).body == b"two"
+    assert site.origin.runs == 2
+
+
+FAILURES: list[Answer] = [error(503), error(418), ValueError("broken"), ok(b"two", cache_control="no-store")]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+@pytest.mark.parametrize("rule", [ORIGIN, SHARED], ids=["cautious", "shared"])
+async def test_a_background_forward_that_fails_concerns_nobody_and_the_next_request_tries_again(
+    rule: Rule,
+    failure: Answer,
+    make_dedup: MakeDedup,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await stale(make_dedup, clock, rule, failure)
+
+    for tries in range(1, 4):
+        answer = await site.get()
+        await settle()
+        assert (answer.status, answer.body) == (200, b"one")
+        assert site.origin.runs == 1 + tries
+    site.origin.then(SECOND)
+    await site.get()
+    await settle()
+
+    assert (await site.get()).body == b"two"
+    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert bool(told) is (isinstance(failure, ValueError) and rule is SHARED)
+
+
+async def test_a_background_forward_that_hangs_holds_up_nobody(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    await site.get()
+    await virtual_time.go(25)
+    assert (await site.get()).body == b"one"
+    await virtual_time.go(10)  # past the window, and past max_wait of the one that hangs
+    late = site.call()
+    await until(lambda: site.origin.runs == 3)
+    site.origin.release()
+
+    assert (await late.done()).body == b"two"
+
+
+async def test_the_client_that_started_a_background_forward_may_leave(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    one = site.call()
+    await one.done()
+    one.disconnect()
+    await virtual_time.go(5)
+    site.origin.release()
+    await settle()
+
+    assert site.origin.cancelled == 0
+    assert (await site.get()).body == b"two"
+
+
+async def test_the_background_forward_of_a_query_has_its_body(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, ORIGIN, FIRST, SECOND)
+    await site.get(method="QUERY", body=b"question")
+    site.advance(11)
+
+    await site.get(method="QUERY", body=b"question")
+    await settle()
+
+    assert site.origin.bodies == [b"question", b"question"]
+    assert (await site.get(method="QUERY", body=b"question")).body == b"two"
+
+
+async def test_where_there_are_too_many_flights_the_stale_response_answers_all_the_same(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.dedup.flights.max_flights = 0
+
+    assert (await site.get()).body == b"one"
+    assert site.origin.runs == 1
+    site.dedup.flights.max_flights = 100
+    await site.get()
+    await settle()
+    assert (await site.get()).body == b"two"
+
+
+async def test_a_background_forward_is_a_trace_of_its_own_and_what_it_stored_links_to_it(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    seen = Seen()
+    site = await stale(make_dedup, clock, ORIGIN, tracer_provider=seen.provider)
+    first = seen.one("forward ")
+    with seen.tracer.start_as_current_span("server"):
+        await site.get()
+    await settle()
+    await site.get()
+
+    (span,) = seen.named("stale ")
+    (hit,) = seen.named("hit ")
+    second = seen.named("forward ")[-1]
+    assert span.attributes is not None
+    assert span.attributes["dedup.reason"] == "stale-while-revalidate"
+    assert [link.context.span_id for link in span.links] == [context(first).span_id]
+    assert [link.context.span_id for link in hit.links] == [context(second).span_id]
+    assert context(second).trace_id != context(first).trace_id
+
+
+# -- before it is stale ----------------------------------------------------------------------------------------------
+
+
+AHEAD = [
+    Rule("/x", ttl=10, refresh_ahead=3),
+    Rule("/x", ttl="origin", refresh_ahead=3),
+    Rule.shared_cache("/x", refresh_ahead=3),
+]
+
+
+@pytest.mark.parametrize("rule", AHEAD, ids=["number", "origin", "shared"])
+async def test_a_hit_in_the_last_seconds_starts_one_background_forward_and_is_a_plain_hit(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(
+        make_dedup, clock, rule, ok(cache_control="max-age=10"), ok(b"two", cache_control="max-age=10")
+    )
+    await site.get()
+    site.advance(6.9)
+    await site.get()
+    await settle()
+    assert site.origin.runs == 1
+    site.advance(0.1)
+    site.origin.hold()
+
+    answers = [await site.get() for _ in range(100)]
+    await settle()
+
+    assert site.origin.runs == 2
+    assert {one.body for one in answers} == {b"one"}
+    assert {status_of(one) for one in answers} == {"dedup; hit; ttl=3"}
+    site.origin.release()
+    await settle()
+    site.advance(5)  # the first would be stale by now
+    fresh = await site.get()
+    assert (fresh.body, status_of(fresh)) == (b"two", "dedup; hit; ttl=5")
+    assert (site.said("hit"), site.origin.runs) == (102, 2)
+
+
+async def test_a_popular_response_never_misses(make_dedup: MakeDedup, clock: FakeClock) -> None:
+    site = Site(make_dedup, clock, AHEAD[0], ok())
+    await site.get()
+
+    for _ in range(100):
+        site.advance(1)
+        assert status_of(await site.get()).startswith("dedup; hit; ttl=")
+        await settle()
+
+    assert site.origin.runs < 20
+    assert site.said("forwarded") == 1
+
+
+async def test_a_refresh_ahead_that_fails_leaves_the_fresh_response(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    for failure in (ValueError("broken"), error(503)):
+        site = Site(make_dedup, clock, AHEAD[0], ok(), failure)
+        await site.get()
+        site.advance(8)
+        await site.get()
+        await settle()
+        assert site.origin.runs == 2
+        assert (await site.get()).body == b"one"
+
+
+@pytest.mark.xfail(strict=True, reason="a HEAD's hit marks the response as refreshed and starts nothing")
+async def test_a_head_in_the_last_seconds_does_not_keep_a_get_from_starting_it(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, AHEAD[0], ok(), ok(b"two"))
+    await site.get()
+    site.advance(8)
+    await site.get(method="HEAD")
+    await site.get()
+    await settle()
+
+    assert site.origin.runs == 2
+
+
+# -- invalidation wins -----------------------------------------------------------------------------------------------
+
+
+TAGGED = Rule("/x", ttl="origin", stale_while_revalidate=30, stale_if_error=300, tags=["x"])
+
+
+async def write(site: Site) -> None:
+    before = site.origin.answers
+    site.origin.then(ok(b"written"))
+    await site.get(method="POST")
+    site.origin.then(*before)
+
+
+DROPS: dict[str, Callable[[Site], Any]] = {
+    "invalidate": lambda site: site.dedup.invalidate("x"),
+    "a write": write,
+    "clear": lambda site: asyncio.sleep(0, site.dedup.clear()),
+}
+
+
+class Reading:
+    """The app, whose second GET has chosen its answer and waits before it gives it; all others answer at once."""
+
+    def __init__(self, site: Site) -> None:
+        self.origin = site.origin
+        self.gate = asyncio.Event()
+        site.app.app = self
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        waits = scope["method"] == "GET" and self.origin.runs == 1
+
+        async def send_late(message: Any) -> None:
+            if waits:
+                await self.gate.wait()
+            await send(message)
+
+        await self.origin(scope, receive, send_late)
+
+
+@pytest.mark.parametrize("drop", DROPS)
+@pytest.mark.parametrize("fresh", [False, True], ids=["while stale", "ahead"])
+@pytest.mark.parametrize(
+    "answer", [unchanged(), ok(b"old", cache_control="max-age=60"), error(503)], ids=repr
+)
+async def test_what_a_background_forward_began_before_an_invalidation_is_neither_served_nor_stored_after_it(
+    answer: Answer, fresh: bool, drop: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # Law 7
+    rule = Rule("/x", ttl=10, refresh_ahead=3, tags=["x"]) if fresh else TAGGED
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=10", etag='"a"'), answer)
+    await site.get()
+    site.advance(8 if fresh else 11)
+    reading = Reading(site)
+    await site.get()
+    await until(lambda: site.origin.runs == 2)
+    await DROPS[drop](site)
+    site.origin.then(ok(b"new", cache_control="max-age=60"))
+
+    after = await site.get()
+    reading.gate.set()
+    await settle()
+
+    assert after.body == b"new"
+    assert (await site.get()).body == b"new"
+
+
+@pytest.mark.parametrize("drop", DROPS)
+@pytest.mark.parametrize("answer", [unchanged(), error(503)], ids=repr)
+async def test_a_revalidation_under_way_takes_no_newcomer_after_an_invalidation_and_stores_nothing(
+    answer: Answer, drop: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    rule = Rule("/x", ttl="origin", stale_if_error=300, tags=["x"])
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=10", etag='"a"'), answer)
+    await site.get()
+    site.advance(11)
+    reading = Reading(site)
+    before = site.call()
+    await until(lambda: site.origin.runs == 2)
+    await DROPS[drop](site)
+    site.origin.then(ok(b"new", cache_control="max-age=60"))
+
+    after = await site.get()
+    reading.gate.set()
+    await before.done()
+
+    assert after.body == b"new"
+    # What was confirmed answers who asked before; what was dropped stands in for no error any more.
+    assert before.body == (b"one" if answer == unchanged() else b"broken")
+    assert (await site.get()).body == b"new"
+    assert site.dedup.store.responses == 1
+
+
+async def test_switched_off_during_a_background_forward_nothing_is_served_or_stored_any_more(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    await site.get()
+    await until(lambda: site.origin.runs == 2)
+    site.dedup.enabled = False
+    site.origin.release()
+    await settle()
+    site.origin.then(ok(b"three"))
+
+    bare = await site.get()
+    assert (bare.body, bare.header(b"cache-status")) == (b"three", None)
+    site.dedup.enabled = True
+    assert site.dedup.store.responses == 0
+    assert status_of(await site.get()).startswith("dedup; fwd=uri-miss")
+
+
+async def test_switched_off_during_a_revalidation_its_waiters_are_answered_and_nothing_is_stored(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged())
+    site.advance(40)
+    site.origin.hold()
+    calls = [site.call() for _ in range(3)]
+    await until(lambda: site.origin.runs == 2)
+    await settle()
+    site.dedup.enabled = False
+    site.origin.release()
+
+    assert {(await one.done()).body for one in calls} == {b"one"}
+    assert site.dedup.store.responses == 0
+
+
+async def test_closing_the_engine_ends_a_background_forward(make_dedup: MakeDedup, clock: FakeClock) -> None:
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    await site.get()
+    await until(lambda: site.origin.runs == 2)
+
+    await site.dedup.aclose()
+
+    assert site.origin.cancelled == 1
+    assert (site.dedup.stats().flights, site.dedup.store.size) == (0, 0)

@@ -1,0 +1,500 @@
+"""Validation: a stale response is confirmed once for all who wait, and stands in for an error where it may."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dedup_middleware import Dedup, DedupMiddleware, Rule
+
+from .cache_kit import Answer, Site, error, ok, status_of, unchanged
+from .kit import Call, FakeClock, SteppedApp, VirtualTime, call, chunk, get, head, settle, until
+from .telemetry_kit import Seen
+
+MakeDedup = Callable[..., Dedup]
+
+ORIGIN = Rule("/x", ttl="origin", vary="origin")
+SHARED = Rule.shared_cache("/x")
+FIRST = ok(cache_control="max-age=10", etag='"a"')
+
+
+async def stale(
+    make_dedup: MakeDedup, clock: FakeClock, rule: Rule, *answers: Answer, first: Answer = FIRST
+) -> Site:
+    """A site whose response turned stale a second ago."""
+    site = Site(make_dedup, clock, rule, first, *answers)
+    await site.get()
+    site.advance(11)
+    return site
+
+
+# -- one conditional forward -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [ORIGIN, SHARED], ids=["cautious", "shared"])
+async def test_a_thousand_requests_for_a_stale_response_make_one_conditional_forward(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, rule, unchanged(etag='"a"', cache_control="max-age=20"))
+    site.origin.hold()
+    calls = [site.call() for _ in range(1000)]
+    await until(lambda: site.origin.runs == 2)
+    await settle()
+    site.origin.release()
+    answers = await asyncio.gather(*(one.done() for one in calls))
+
+    assert site.origin.runs == 2
+    assert site.origin.requests[1][b"if-none-match"] == b'"a"'
+    assert {(one.status, one.body, one.header(b"cache-control")) for one in answers} == {
+        (200, b"one", b"max-age=20")
+    }
+    assert status_of(answers[0]) == "dedup; fwd=stale; fwd-status=304; stored; ttl=20"
+    assert {status_of(one) for one in answers[1:]} == {"dedup; fwd=uri-miss; collapsed"}
+    assert (site.said("revalidated"), site.said("collapsed")) == (1, 999)
+    assert status_of(await site.get()) == "dedup; hit; ttl=20"
+
+
+async def test_both_validators_are_asked_about_and_the_clients_own_never_reach_the_app(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.1
+    modified = "Mon, 13 Nov 2023 22:13:20 GMT"
+    first = ok(cache_control="max-age=10", etag='W/"a"', last_modified=modified)
+    site = await stale(make_dedup, clock, ORIGIN, unchanged(), first=first)
+
+    answer = await site.get(headers=[(b"if-none-match", b'"z"'), (b"if-modified-since", b"x")])
+
+    seen = site.origin.requests[1]
+    assert (seen[b"if-none-match"], seen[b"if-modified-since"]) == (b'W/"a"', modified.encode())
+    assert (answer.status, answer.body) == (200, b"one")
+
+
+async def test_a_client_that_has_what_was_confirmed_gets_its_own_304(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged(etag='"a"'))
+
+    answer = await site.get(headers=[(b"if-none-match", b'"a"')])
+
+    assert (answer.status, answer.body, answer.header(b"etag")) == (304, b"", b'"a"')
+    assert status_of(answer) == "dedup; fwd=stale; fwd-status=304; stored; ttl=10"
+
+
+async def test_a_confirmation_updates_the_fields_that_it_carries_and_no_field_of_the_body(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.3.2, s.4.3.4
+    first = ok(cache_control="max-age=10", etag='"a"', content_length="3", content_encoding="x", x_a="1")
+    confirmed = unchanged(etag='"a"', x_a="2", x_b="3", content_length="0", content_encoding="gzip")
+    site = await stale(make_dedup, clock, ORIGIN, confirmed, first=first)
+
+    for answer in (await site.get(), await site.get()):
+        assert answer.body == b"one"
+        fields = [answer.header(name) for name in (b"x-a", b"x-b", b"content-length", b"content-encoding")]
+        assert fields == [b"2", b"3", b"3", b"x"]
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "ttl", "age"),
+    [
+        (unchanged(), 10, b"0"),
+        (unchanged(cache_control="max-age=3"), 3, b"0"),
+        (unchanged(age="4"), 6, b"4"),
+    ],
+)
+async def test_freshness_and_age_begin_anew_with_the_confirmation(
+    confirmed: Answer, ttl: int, age: bytes, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.4; the stored Date says nothing of when it was confirmed
+    first = ok(cache_control="max-age=10", etag='"a"', date="Tue, 14 Nov 2023 22:13:20 GMT", age="0")
+    site = await stale(make_dedup, clock, ORIGIN, confirmed, first=first)
+    site.advance(100)
+    await site.get()
+
+    hit = await site.get()
+
+    assert status_of(hit) == f"dedup; hit; ttl={ttl}"
+    assert hit.header(b"age") == age
+
+
+async def test_another_response_takes_the_place_of_the_stale_one(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.3
+    site = await stale(make_dedup, clock, ORIGIN, ok(b"two", cache_control="max-age=5", etag='"b"'))
+
+    answers = [await site.get(), await site.get()]
+
+    assert [one.body for one in answers] == [b"two", b"two"]
+    assert [status_of(one) for one in answers] == ["dedup; fwd=stale; stored; ttl=5", "dedup; hit; ttl=5"]
+    assert (site.said("forwarded"), site.said("revalidated")) == (2, 0)
+
+
+async def test_what_must_be_validated_each_time_is_confirmed_for_each_request_by_itself(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4, s.5.2.2.4: what may not be reused may not be collapsed either
+    site = Site(make_dedup, clock, ORIGIN, ok(cache_control="no-cache", etag='"a"'), unchanged())
+    await site.get()
+    site.origin.hold()
+    calls = [site.call() for _ in range(5)]
+    await until(lambda: site.origin.runs == 6)
+    site.origin.release()
+    answers = await asyncio.gather(*(one.done() for one in calls))
+
+    assert {one.body for one in answers} == {b"one"}
+    assert all(seen[b"if-none-match"] == b'"a"' for seen in site.origin.requests[1:])
+    assert site.said("revalidated") == 5
+
+
+# -- a 304 that fits nothing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{"etag": '"b"'}, {"etag": 'W/"b"'}, {"last_modified": "x"}], ids=str)
+async def test_a_304_about_another_response_is_asked_again_without_validators(
+    fields: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.4
+    again = ok(b"two", cache_control="max-age=5", etag='"b"')
+    site = await stale(make_dedup, clock, ORIGIN, unchanged(**fields), again)
+
+    answer = await site.get()
+
+    assert (answer.status, answer.body) == (200, b"two")
+    assert site.origin.runs == 3
+    assert b"if-none-match" in site.origin.requests[1]
+    assert b"if-none-match" not in site.origin.requests[2]
+    assert site.origin.scopes[1] is site.origin.scopes[2]
+    assert (await site.get()).body == b"two"
+
+
+async def test_asked_again_the_app_gets_the_body_again_and_a_scope_that_nobody_has_routed_yet(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    answers = iter([(200, b"one", b'"a"'), (304, b"", b'"z"'), (200, b"two", b'"b"')])
+    seen: list[tuple[bytes, bool]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(((await receive())["body"], "route" in scope))
+        scope["route"] = object()
+        status, body, etag = next(answers)
+        await send(head(status, [(b"etag", etag), (b"cache-control", b"max-age=10")]))
+        await send(chunk(body, more=False))
+
+    wrapped = DedupMiddleware(app, dedup=make_dedup(ORIGIN))
+    await get(wrapped, "/x", "QUERY", body=b"question")
+    clock.advance(11)
+
+    answer = await get(wrapped, "/x", "QUERY", body=b"question")
+
+    assert answer.body == b"two"
+    assert seen == [(b"question", False)] * 3
+
+
+async def test_a_304_that_nobody_asked_for_the_second_time_is_the_apps_own_and_is_nobody_elses(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged(etag='"z"'))
+
+    answers = [await site.get(), await site.get()]
+
+    assert [(one.status, one.body) for one in answers] == [(304, b""), (304, b"")]
+    assert site.origin.runs == 5
+    assert [b"if-none-match" in seen for seen in site.origin.requests] == [False, True, False, True, False]
+
+
+# -- instead of an error ---------------------------------------------------------------------------------------------
+
+
+HANG = TimeoutError("a stand-in for an app that hangs: see `failing`")
+FAILURES: list[Answer] = [error(500), error(502), error(503), error(504), ValueError("broken"), HANG]
+
+
+async def failing(site: Site, time: VirtualTime, failure: Answer, **more: Any) -> Call:
+    """Ask while the app fails in this way; one that hangs ends when the answer is out."""
+    site.origin.then(failure if failure is not HANG else ok(b"late", cache_control="max-age=60"))
+    if failure is not HANG:
+        return await site.get(**more)
+    site.origin.hold()
+    one = site.call(**more)
+    await time.go(site.dedup.rules[0].max_wait + 1)  # type: ignore[operator] # a checked rule has seconds
+    if one.complete:
+        assert not one.task.done()  # its own call into the app is not over
+    site.origin.release()
+    return await one.done()
+
+
+WINDOWS: list[tuple[str, Rule, str, list[tuple[bytes, bytes]]]] = [
+    ("the response's", ORIGIN, "max-age=10, stale-if-error=60", []),
+    ("the rule's", Rule("/x", ttl="origin", stale_if_error=60), "max-age=10", []),
+    ("the rule's by a number", Rule("/x", ttl=10, stale_if_error=60), "", []),
+    ("the preset's", SHARED, "max-age=10", []),
+    (
+        "the request's",
+        Rule("/x", ttl="origin", honor_request_directives=True),
+        "max-age=10",
+        [(b"cache-control", b"stale-if-error=60")],
+    ),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+@pytest.mark.parametrize(
+    ("window", "rule", "control", "headers"),
+    WINDOWS,
+    ids=[row[0] for row in WINDOWS],
+)
+async def test_within_its_window_a_stored_response_stands_in_for_an_error(
+    window: str,
+    rule: Rule,
+    control: str,
+    headers: list[tuple[bytes, bytes]],
+    failure: Answer,
+    virtual_time: VirtualTime,
+    make_dedup: MakeDedup,
+    clock: FakeClock,
+) -> None:
+    # RFC 5861 s.4, RFC 9111 s.4.2.4
+    site = await stale(make_dedup, clock, rule, first=ok(cache_control=control, etag='"a"'))
+
+    answer = await failing(site, virtual_time, failure, headers=headers)
+
+    assert (answer.status, answer.body) == (200, b"one")
+    assert int(answer.header(b"age") or b"") >= 11
+    told = f"; fwd-status={failure[0]}" if isinstance(failure, tuple) else ""
+    assert status_of(answer) == f"dedup; fwd=stale{told}; detail=stale-if-error"
+    assert site.said("stale") == 1
+    site.origin.then(ok(b"two", cache_control="max-age=10"))
+    assert (await site.get()).body == b"two"
+
+
+FORBIDDEN = [
+    "must-revalidate",
+    "proxy-revalidate",
+    "s-maxage=10",
+    "must-revalidate, stale-if-error=60",
+    "no-cache, stale-if-error=60",
+]
+
+
+@pytest.mark.parametrize("failure", [error(503), ValueError("broken"), HANG], ids=repr)
+@pytest.mark.parametrize("directive", FORBIDDEN)
+async def test_where_the_response_forbids_it_nothing_stands_in_whatever_the_rule_and_the_request_say(
+    directive: str, failure: Answer, virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.2.4, s.5.2.2.2, s.5.2.2.8, s.5.2.2.10
+    first = ok(cache_control=f"max-age=10, {directive}", etag='"a"')
+    site = await stale(make_dedup, clock, SHARED, first=first)
+    headers = [(b"cache-control", b"stale-if-error=60")]
+
+    if isinstance(failure, ValueError):
+        with pytest.raises(ValueError, match="broken"):
+            await failing(site, virtual_time, failure, headers=headers)
+    else:
+        answer = await failing(site, virtual_time, failure, headers=headers)
+        assert answer.body == (b"late" if failure is HANG else b"broken")
+    assert site.said("stale") == 0
+
+
+@pytest.mark.parametrize("failure", [error(503), ValueError("broken"), HANG], ids=repr)
+async def test_past_its_window_nothing_stands_in(
+    failure: Answer, virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    first = ok(cache_control="max-age=10, stale-if-error=5", etag='"a"')
+    site = await stale(make_dedup, clock, ORIGIN, first=first)
+    site.advance(4)
+
+    if isinstance(failure, ValueError):
+        with pytest.raises(ValueError, match="broken"):
+            await failing(site, virtual_time, failure)
+    else:
+        assert (await failing(site, virtual_time, failure)).body in (b"late", b"broken")
+
+
+async def test_an_app_that_hangs_past_the_window_is_waited_for(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # The window is measured when the answer would go out, not when the request came.
+    rule = Rule("/x", ttl="origin", max_wait=30, stale_if_error=5)
+    site = await stale(make_dedup, clock, rule)
+
+    assert (await failing(site, virtual_time, HANG)).body == b"late"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 501, 505])
+async def test_what_is_no_such_error_is_the_apps_answer(
+    status: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, SHARED, error(status))
+
+    answer = await site.get()
+
+    assert (answer.status, answer.body) == (status, b"broken")
+
+
+async def test_all_who_wait_get_what_stands_in_and_each_is_told_so(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, SHARED, error(503))
+    site.origin.hold()
+    calls = [site.call() for _ in range(50)]
+    await until(lambda: site.origin.runs == 2)
+    await settle()
+    site.origin.release()
+    answers = await asyncio.gather(*(one.done() for one in calls))
+
+    assert site.origin.runs == 2
+    assert {(one.status, one.body, one.header(b"age")) for one in answers} == {(200, b"one", b"11")}
+    assert {status_of(one) for one in answers[1:]} == {"dedup; fwd=stale; collapsed; detail=stale-if-error"}
+    assert site.said("stale") == 50
+
+
+async def test_an_app_that_breaks_off_within_its_body_is_an_error_though_something_could_have_stood_in(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # Law 8: its head was out
+    bare = SteppedApp(head(200), chunk(b"half"), ValueError("broken"))
+    site = await stale(make_dedup, clock, SHARED)
+    broken = DedupMiddleware(bare, dedup=site.dedup)
+    broken._place = site.app._place  # the same app, as far as keys go
+    bare.finish()
+    one = call(broken, "/x")
+
+    with pytest.raises(ValueError, match="broken"):
+        await one.done()
+
+    assert not one.complete
+    assert one.body == b"half"
+
+
+LATE: dict[str, list[Any]] = {
+    "answers": [head(200, [(b"cache-control", b"max-age=60")]), chunk(b"late", more=False)],
+    "answers at length": [head(200), *[chunk(b"x" * 100_000)] * 30, chunk(b"", more=False)],
+    "fails": [ValueError("late")],
+    "begins and fails": [head(200), chunk(b"late"), ValueError("late")],
+    "says nothing": [],
+    "confirms": [head(304), chunk(b"", more=False)],
+    "confirms another": [head(304, [(b"etag", b'"z"')]), chunk(b"", more=False)],
+    "breaks the protocol": [chunk(b"late"), head(200), head(200)],
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+async def test_an_app_that_goes_on_after_a_stored_response_stood_in_harms_nobody(
+    kind: str,
+    virtual_time: VirtualTime,
+    make_dedup: MakeDedup,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = await stale(make_dedup, clock, SHARED)
+    bare = SteppedApp(None, *LATE[kind])
+    app = DedupMiddleware(bare, dedup=site.dedup)
+    app._place = site.app._place
+    calls = [call(app, "/x") for _ in range(3)]
+    await virtual_time.go(31)
+    assert [one.body for one in calls] == [b"one"] * 3
+    assert calls[1].task.done()
+    bare.finish()
+    for one in calls:
+        await one.done()
+
+    assert all(
+        [message["type"] for message in one.messages] == ["http.response.start", "http.response.body"]
+        for one in calls
+    )
+    assert bare.runs == 1
+    assert site.dedup.store.responses == 1
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(failures) == ("fails" in kind)
+    site.origin.then(ok(b"two", cache_control="max-age=10"))
+    assert (await site.get()).body == b"two"
+
+
+# -- whose call it is ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["disconnect", "cancel"])
+async def test_a_leader_that_leaves_takes_the_confirmation_from_nobody(
+    way: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged())
+    site.origin.hold()
+    leader, follower = site.call(), site.call()
+    await until(lambda: site.origin.runs == 2)
+    await settle()
+    getattr(leader, way)()
+    await settle()
+    site.origin.release()
+
+    assert (await follower.done()).body == b"one"
+    await asyncio.gather(leader.task, return_exceptions=True)
+    assert status_of(await site.get()) == "dedup; hit; ttl=10"
+
+
+async def test_a_confirmation_that_nobody_waits_for_is_cancelled_and_the_stored_response_stays(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, ORIGIN, unchanged())
+    site.origin.hold()
+    leader = site.call()
+    await until(lambda: site.origin.runs == 2)
+    await virtual_time.go(0.2)
+    leader.disconnect()
+    await virtual_time.go(5)
+    await leader.done()
+
+    assert site.origin.cancelled == 1
+    assert not leader.messages
+    site.origin.release()
+    assert (await site.get()).body == b"one"
+    assert site.origin.requests[2][b"if-none-match"] == b'"a"'
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "headers", "outcome", "reason", "status"),
+    [
+        (unchanged(), [], "revalidated", "stale", 200),
+        (unchanged(), [(b"if-none-match", b'"a"')], "revalidated", "stale", 304),
+        (unchanged(), [(b"cache-control", b"no-cache")], "revalidated", "request", 200),
+        (error(503), [], "stale", "stale-if-error", 200),
+        (ok(b"two", cache_control="max-age=5"), [], "forwarded", "stale", 200),
+        (ok(b"two", cache_control="no-store"), [], "forwarded", "no-store", 200),
+        (error(404), [(b"cache-control", b"max-age=1")], "forwarded", "request", 404),
+        (ok(b"two"), [(b"cache-control", b"max-stale")], "stale", "max-stale", 200),
+    ],
+)
+async def test_outcome_and_reason_are_told_once_in_spans_and_numbers(
+    answer: Answer,
+    headers: list[tuple[bytes, bytes]],
+    outcome: str,
+    reason: str,
+    status: int,
+    make_dedup: MakeDedup,
+    clock: FakeClock,
+) -> None:
+    seen = Seen()
+    site = Site(make_dedup, clock, SHARED, FIRST, answer, tracer_provider=seen.provider)
+    await site.get()
+    before = len(seen.spans)
+    site.advance(11)
+
+    answered = await site.get(headers=headers)
+
+    assert answered.status == status
+    assert site.dedup.stats().rules["/x"].requests[outcome] == 1 + (outcome == "forwarded")
+    (span,) = [one for one in seen.spans[before:] if not one.name.startswith("forward ")]
+    assert span.attributes is not None
+    told = {name: span.attributes[f"dedup.{name}"] for name in ("outcome", "reason", "rule")}
+    assert told == {"outcome": outcome, "reason": reason, "rule": "/x"}
+    assert span.attributes["http.response.status_code"] == status
+    assert span.name.startswith(f"{outcome} ")
+    forwards = [one for one in seen.spans[before:] if one.name.startswith("forward ")]
+    assert len(forwards) == (outcome != "stale" or reason == "stale-if-error")
