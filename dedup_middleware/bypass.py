@@ -17,6 +17,7 @@ from .core.http import values
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from .core.http import Headers
     from .core.status import Reason
     from .dedup import Dedup
     from .telemetry import Span, Tracer
@@ -106,23 +107,27 @@ async def _write(
     }
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    answered: Headers = []
 
-    def wrote(answer: Message | None = None) -> None:
+    def wrote() -> None:
         nonlocal names, groups
-        if not dedup.is_idle:
-            names = names or dedup.names(asked, plan.tags)
-            if answer is not None and answer["status"] < 400:
-                headers = list(answer.get("headers", ()))
-                names += elsewhere(asked, headers)
-                groups = groups_named(values(headers, b"cache-group-invalidation"))
-            dedup.wrote(asked, names, groups)
+        if dedup.is_idle:
+            return
+        if not names:
+            names = (*dedup.names(asked, plan.tags), *elsewhere(asked, answered))
+            groups = groups_named(values(answered, b"cache-group-invalidation"))
+        dedup.wrote(asked, names, groups)
 
     async def send_after(message: Message) -> None:
-        nonlocal changed
+        nonlocal changed, answered
         if message["type"] == "http.response.start":
-            changed = not 400 <= message["status"] < 500
+            status = message["status"]
+            changed = not 400 <= status < 500
+            if status < 400:
+                answered = list(message.get("headers", ()))  # of which some frameworks send a generator
+                message = {**message, "headers": answered}
             if changed:
-                wrote(message)
+                wrote()
         await send(message)
 
     try:

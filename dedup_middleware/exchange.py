@@ -81,11 +81,10 @@ class Exchange:
         loop = asyncio.get_running_loop()
         holder = current()
         dedup, plan = self.dedup, self.plan
-        if (
-            plan.rule.follows_origin
-            and self.method in ("GET", "HEAD")
-            and await serve_from_whole(dedup, self.app, plan, self.scope, self.send, self.asked)
-        ):
+        of_whole: Ask | None = MISS
+        if plan.rule.follows_origin and self.method in ("GET", "HEAD"):
+            of_whole = await serve_from_whole(dedup, self.app, plan, self.scope, self.send, self.asked)
+        if of_whole is None:
             return True
         try:
             for turn in range(MAX_TURNS + 1):
@@ -99,14 +98,14 @@ class Exchange:
                 if dedup.variants.young or dedup.variants.old:
                     shown = dedup.variants.get(self.key) or _NOTHING
                 key = plan.fingerprints.variant(self.key, shown, self.headers) if shown else self.key
-                now, ask, stored = self.started, MISS, None
+                now, ask, stored = self.started, of_whole, None
                 if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
                     now = dedup.clock()
                     verdict, stored = look_up(dedup, plan, key, self.asked, now)
                     if not isinstance(verdict, Ask):
                         await self._answered(verdict, stored, now, key, shown)
                         return True
-                    ask = verdict
+                    ask = of_whole if verdict is MISS else verdict
                     if ask.alone:
                         alone = alone or ask.reason
                 if alone is None and (
@@ -117,7 +116,7 @@ class Exchange:
                 if flight is None:
                     if not self._opens(key, shown, alone, stored):
                         return False
-                    reason = alone if alone is not None and ask is MISS else ask.reason
+                    reason = alone if alone is not None and ask.reason == "miss" else ask.reason
                     if holder is None:
                         led = await self._lead(self.led[-1], self._seat, reason)
                     else:

@@ -278,7 +278,7 @@ class Waiter(Reader):
         return flight.head
 
     async def next(self) -> bytes | None:
-        """The next chunk, or None after the last; the one before counts as taken now.
+        """The next chunk, or None after the last.
 
         Raises:
             FlightAbandonedError: when the forward ended before its body did.

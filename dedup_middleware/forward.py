@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message
 
+    from .core.answer import Answer
     from .core.decide import Consider
     from .core.http import StoredResponse
     from .dedup import Dedup
@@ -193,6 +194,8 @@ class Forward:
             )
             if self._method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
                 update_by_head(dedup, plan, self._leader_scope, head, flight)
+        if validation is not None and validation.outcome == "forwarded":
+            self._supersede(validation.stored, head, settlement)
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
         vary, variant, passed = self._shown, self._key, None
@@ -227,6 +230,11 @@ class Forward:
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
         flight.open_head(self._settled)
+
+    def _supersede(self, stored: StoredResponse, head: Answer, settlement: Settlement) -> None:
+        """What the app has answered anew, and not to be stored, shows that what is stored is out of date."""
+        if head.status < 500 and not isinstance(settlement, Keep):
+            self._dedup.keeper.take_back(self._plan.ordinal, self._key, stored)
 
     def _variants_by(self, settlement: Keep | ShareOnly) -> frozenset[bytes]:
         """The fields by which variants are told apart from now on.

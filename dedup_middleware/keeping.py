@@ -46,7 +46,7 @@ def settled_by(
         authorized = plan.rule.identity == "origin" and any(
             name.lower() == b"authorization" for name, _ in seen
         )
-    return settle(
+    settled = settle(
         plan.rule,
         method,
         answer,
@@ -55,6 +55,10 @@ def settled_by(
         wall=wall,
         delay=delay,
     )
+    if plan.rule.ttl_jitter and isinstance(settled, Keep):
+        spread = 1 - plan.rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
+        settled = structs.replace(settled, lifetime=settled.lifetime * spread)
+    return settled
 
 
 def to_store(
@@ -72,7 +76,7 @@ def to_store(
         if first(headers, b"etag") is None:
             etag, own = made, True
             headers = [*headers, (b"etag", etag)]
-    expires = came + _lifetime(rule, keep)
+    expires = came + keep.lifetime
     return StoredResponse(
         head=Head(answer.status, headers),
         body=body,
@@ -106,12 +110,6 @@ def _made(answer: Answer, wall: float) -> float:
     return wall if made is None else float(made)
 
 
-def _lifetime(rule: Rule, keep: Keep) -> float:
-    if not rule.ttl_jitter:
-        return keep.lifetime
-    return keep.lifetime * (1 - rule.ttl_jitter * random())  # noqa: S311 - spreads expiries, guards nothing
-
-
 def _refresh_at(rule: Rule, came: float, expires: float) -> float:
     """When a hit fetches it anew: never, where it is not fresh for longer than that."""
     ahead = float(rule.refresh_ahead)
@@ -140,7 +138,7 @@ def update_by_head(
         len(stored.body),
         answer.etag,
         answer.last_modified,
-        int(length) if length is not None and length.isdigit() else None,
+        int(length[:20]) if length is not None and length.isdigit() else None,  # more digits no body has
     ):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
@@ -151,7 +149,7 @@ def update_by_head(
     if not isinstance(keep, Keep):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
-    expires = now + _lifetime(plan.rule, keep)
+    expires = now + keep.lifetime
     fields = [pair for pair in merged.shared if pair[0].lower() != b"age"]
     renewed = structs.replace(
         stored,

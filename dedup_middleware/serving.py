@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, cast
 
-from .core.assess import FRESH, MISS, Serve, Verdict, Wants, assess
+from .core.assess import FRESH, MISS, Ask, Serve, Verdict, Wants, assess
 from .hit import answer, part, tell
 from .refresh import refresh
 
@@ -72,30 +72,30 @@ async def serve(
 
 async def serve_from_whole(
     dedup: Dedup, app: ASGIApp, plan: Consider, scope: Scope, send: Send, asked: Wants
-) -> bool:
+) -> Ask | None:
     """Answer a HEAD, or a GET with a Range, from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
 
-    False where the app is to be asked, or where it is a plain GET.
+    None where it is answered, else why the app is to be asked; a plain GET is not looked at.
     """
     headers = [pair for pair in scope["headers"] if pair[0].lower() not in _OF_A_PART]
     ranged = len(headers) < len(scope["headers"])
     if not ranged and plan.lookup is plan.prefix:
-        return False
+        return MISS
     whole = {**scope, "method": "GET", "headers": headers}
     base = plan.fingerprints.key_below(plan.lookup, whole, None)
     if not isinstance(base, bytes):
-        return False
+        return MISS
     shown = dedup.variants.get(base) or frozenset()
     key = plan.fingerprints.variant(base, shown, headers) if shown else base
     now = dedup.clock()
     verdict, stored = look_up(dedup, plan, key, asked, now)
     if stored is None or not isinstance(verdict, Serve):
-        return False
+        return verdict if isinstance(verdict, Ask) else MISS
     if verdict.refresh:
         refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
     of_a_part = ranged and scope["method"] == "GET"
     await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
-    return True
+    return None
 
 
 async def refuse(dedup: Dedup, plan: Consider, scope: Scope, send: Send, span: Span | None) -> None:

@@ -49,7 +49,7 @@ class Validation:
         rewind: Callable[[], None],
     ) -> None:
         self._app = app
-        self._stored = stored
+        self.stored = stored
         self._allowed = allowed
         self._age = age
         self._rewind = rewind
@@ -57,7 +57,7 @@ class Validation:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Run the app, conditionally where something can be confirmed; again without where it confirms another."""
         self._send = send
-        stored = self._stored
+        stored = self.stored
         asked = validators(None if stored.own_etag else stored.etag, stored.last_modified)
         headers: Headers = scope["headers"]
         before = dict(scope)
@@ -86,7 +86,7 @@ class Validation:
             return
         self.outcome = "stale"
         age = (b"age", b"%d" % self._age())
-        await self._send_stored([*self._stored.head.headers, age])
+        await self._send_stored([*self.stored.head.headers, age])
 
     @property
     def may_stand_in(self) -> bool:
@@ -109,7 +109,7 @@ class Validation:
         await self._send(message)
 
     async def _confirmed(self, message: Message) -> None:
-        stored = self._stored
+        stored = self.stored
         update = read_answer(304, message.get("headers", ()), "GET")
         if not confirms(stored.etag, stored.last_modified, update.etag, update.last_modified):
             self._silent = self._again = True
@@ -119,6 +119,6 @@ class Validation:
 
     async def _send_stored(self, headers: Headers) -> None:
         self._started = self._silent = True
-        start = {"type": "http.response.start", "status": self._stored.head.status, "headers": headers}
+        start = {"type": "http.response.start", "status": self.stored.head.status, "headers": headers}
         await self._send(start)
-        await self._send({"type": "http.response.body", "body": self._stored.body, "more_body": False})
+        await self._send({"type": "http.response.body", "body": self.stored.body, "more_body": False})

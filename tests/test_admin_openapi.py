@@ -29,8 +29,9 @@ def schema() -> Any:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
 @pytest.mark.parametrize("operation", ASKED, ids=lambda one: one.name)
+@pytest.mark.parametrize("examples", [8, pytest.param(15, marks=pytest.mark.thorough)])
 def test_every_operation_keeps_what_the_document_says(
-    schema: Any, operation: Any, mode: GenerationMode
+    schema: Any, operation: Any, mode: GenerationMode, examples: int
 ) -> None:
     described = schema[f"/{operation.path}"][operation.method]
     if mode is GenerationMode.NEGATIVE and not (described.query or described.body):
@@ -38,7 +39,7 @@ def test_every_operation_keeps_what_the_document_says(
 
     @given(case=described.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=15,
+        max_examples=examples,
         deadline=None,
         database=None,
         derandomize=True,

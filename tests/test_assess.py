@@ -162,31 +162,42 @@ def test_where_nothing_is_stored_the_app_is_asked_unless_the_request_forbids_it(
     assert assess(None, asked(directives), CAME) == verdict
 
 
+def test_a_fresh_response_whose_time_to_be_refreshed_has_come_answers_and_is_fetched_anew() -> None:
+    response = stored()
+    response.refresh_at = CAME + 50
+
+    assert assess(response, NOTHING_WANTED, CAME + 49) is FRESH
+    assert assess(response, NOTHING_WANTED, CAME + 50) == Serve("fresh", refresh=True)
+    assert assess(response, asked("min-fresh=20"), CAME + 50) == Ask("request")
+
+
 # -- instead of an error (RFC 5861 s.4) ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("window", "by_request", "rigid", "after", "allowed"),
+    ("window", "directives", "rigid", "after", "allowed"),
     [
-        (30, 0, False, 61, True),
-        (30, 0, False, 89.9, True),
-        (30, 0, False, 90, False),
-        (0, 0, False, 61, False),
-        (0, 30, False, 61, True),
-        (0, 30, False, 90, False),
-        (10, 30, False, 85, True),
-        (30, 10, False, 85, True),
-        (30, 30, True, 61, False),
-        (0, 0, False, 10, True),  # it is fresh: a refresh before its time has failed
+        (30, "", False, 61, True),
+        (30, "", False, 89.9, True),
+        (30, "", False, 90, False),
+        (0, "", False, 61, False),
+        (0, "stale-if-error=30", False, 61, True),
+        (0, "stale-if-error=30", False, 90, False),
+        (10, "stale-if-error=30", False, 85, True),
+        (30, "stale-if-error=10", False, 85, True),
+        (30, "stale-if-error=30", True, 61, False),
+        (30, "no-cache", False, 61, False),
+        (30, "max-age=0, stale-if-error=30", False, 61, False),
+        (0, "", False, 10, True),  # it is fresh: a refresh before its time has failed
     ],
 )
 def test_a_stored_response_stands_in_for_an_error_within_the_longer_window_and_never_where_forbidden(
-    window: float, by_request: int, rigid: bool, after: float, allowed: bool
+    window: float, directives: str, rigid: bool, after: float, allowed: bool
 ) -> None:
     response = stored(rigid=rigid)
     response.stale_if_error = window
 
-    assert stands_in(response, Wants(stale_if_error=by_request), CAME + after) is allowed
+    assert stands_in(response, asked(directives), CAME + after) is allowed
 
 
 # -- of another request's forward ------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
 
     answer = asyncio.run(later())
     assert (answer.body, bare.runs) == (b"run 4", 4)
-    assert answer.header(b"cache-status") == b"dedup; fwd=uri-miss; stored; ttl=60"
+    assert answer.header(b"cache-status") == b"dedup; fwd=uri-miss; stored; ttl=600"
     assert not dedup.flights.under_way
     for task in tasks:
         coroutine: Any = task.get_coro()

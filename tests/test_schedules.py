@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
+from dedup_middleware.core.status import OUTCOMES
 
 from .kit import VirtualTime, call, chunk, get, head, settle
 from .schedules.__main__ import digest
-from .schedules.catching import KNOWN, LIMIT, Mutant, caught, mutated
+from .schedules.cached_mutants import MUTANTS as CACHED_MUTANTS
+from .schedules.cached_world import CachedWorld
+from .schedules.catching import KNOWN, LIMIT, Mutant, caught, judged_caching, mutated
 from .schedules.laws import breaches
 from .schedules.loop import SeededLoop, StuckError
 from .schedules.mutants import MUTANTS
@@ -30,17 +34,48 @@ pytestmark = pytest.mark.slow
 
 ALWAYS, THOROUGH, RANGE = 600, 5000, 50
 """Seeds of every run, of a thorough one, and of one test."""
-RANGES = [
-    *range(0, ALWAYS, RANGE),
-    *(pytest.param(first, marks=pytest.mark.thorough) for first in range(ALWAYS, THOROUGH, RANGE)),
-]
 
 
-@pytest.mark.parametrize("first", RANGES)
+def ranges(always: int) -> list[Any]:
+    """The first seeds of each test; only a thorough run goes beyond `always`."""
+    rest = (pytest.param(first, marks=pytest.mark.thorough) for first in range(always, THOROUGH, RANGE))
+    return [*range(0, always, RANGE), *rest]
+
+
+@pytest.mark.parametrize("first", ranges(ALWAYS))
 def test_every_law_holds_in_every_schedule(first: int) -> None:
     for seed in range(first, first + RANGE):
         broken = breaches(World(seed).run())
         assert not broken, f"replay it with: python -m tests.schedules --seed {seed}\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("first", ranges(ALWAYS // 2))
+def test_every_law_holds_in_every_schedule_of_http_caching(first: int) -> None:
+    for seed in range(first, first + RANGE):
+        broken = judged_caching(seed)
+        command = f"python -m tests.schedules --cached --seed {seed}"
+        assert not broken, f"replay it with: {command}\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("mutant", CACHED_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_some_schedule_of_http_caching_catches_each_mutant(mutant: Mutant) -> None:
+    found = caught(mutant, KNOWN.get(mutant.__name__, ()), judged_caching)
+    assert found is not None, f"{LIMIT} schedules did not notice that {mutant.__name__.replace('_', ' ')}"
+
+
+def test_the_schedules_of_http_caching_show_what_they_are_about() -> None:
+    told: Counter[str] = Counter()
+    for seed in range(100):
+        world = CachedWorld(seed)
+        world.run()
+        told.update({name: number for name, number in world.dedup.stats().requests.items() if number})
+        told.update(str(request.status) for request in world.requests)
+        told.update("ranged" for request in world.requests if request.status == 206 and request.is_hit)
+        told.update("confirmed" for _ in world.confirmed)
+        told.update("varied" for request in world.requests if b"vary-miss" in request.header(b"cache-status"))
+    assert all(
+        told[word] > 5 for word in (*OUTCOMES, "206", "416", "503", "504", "ranged", "confirmed", "varied")
+    )
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -52,19 +87,21 @@ def test_some_schedule_catches_each_mutant(mutant: Mutant) -> None:
 
 
 def test_what_is_known_of_seeds_is_of_mutants_that_there_are() -> None:
-    assert set(KNOWN) <= {mutant.__name__ for mutant in MUTANTS}
+    assert set(KNOWN) <= {mutant.__name__ for mutant in (*MUTANTS, *CACHED_MUTANTS)}
     assert all(seed < LIMIT for seeds in KNOWN.values() for seed in seeds)
 
 
 def test_a_mutant_is_gone_when_its_time_is_over() -> None:
-    for mutant in MUTANTS:
+    for mutant in (*MUTANTS, *CACHED_MUTANTS):
         with mutated(mutant):
             pass
     assert not breaches(World(0).run())
+    assert not judged_caching(0)
 
 
-def test_one_seed_tells_one_story() -> None:
-    assert [World(seed).run().story for seed in range(20)] == [World(seed).run().story for seed in range(20)]
+@pytest.mark.parametrize("kind", [World, CachedWorld])
+def test_one_seed_tells_one_story(kind: type[World]) -> None:
+    assert [kind(seed).run().story for seed in range(20)] == [kind(seed).run().story for seed in range(20)]
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4711"])

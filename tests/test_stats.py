@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
+from dedup_middleware.core.rules import SHARED_CACHE
 from dedup_middleware.core.status import OUTCOMES, REASONS
 
 from .kit import (
@@ -66,6 +67,8 @@ def refuse(scope: Any) -> str:
 QUERY: dict[str, Any] = {"method": "QUERY"}
 BODY = [(b"transfer-encoding", b"chunked")]
 NONCE = [(b"content-security-policy", b"script-src 'nonce-r4nd0m'")]
+SHARED: dict[str, Any] = dict(SHARED_CACHE)
+FRESH = [(b"cache-control", b"max-age=60")]
 ONE: list[tuple[str, str, dict[str, Any], dict[str, Any], tuple[int, list[tuple[bytes, bytes]]]]] = [
     # outcome, reason, the default rule, the request, the answer's status and fields
     ("forwarded", "miss", {}, {}, (200, [])),
@@ -83,6 +86,11 @@ ONE: list[tuple[str, str, dict[str, Any], dict[str, Any], tuple[int, list[tuple[
     ("forwarded", "stream", {}, {}, (200, [(b"content-type", b"text/event-stream")])),
     ("forwarded", "too-large", {"max_response_body": 5}, {}, (200, [(b"content-length", b"6")])),
     ("forwarded", "server-error", {"share_errors": False}, {}, (500, [])),
+    ("forwarded", "authorization", SHARED, {"headers": [(b"authorization", b"x")]}, (200, FRESH)),
+    ("forwarded", "no-freshness", SHARED, {}, (302, [])),
+    ("forwarded", "request", SHARED, {"headers": [(b"cache-control", b"no-cache")]}, (200, FRESH)),
+    ("bypassed", "no-store", SHARED, {"headers": [(b"cache-control", b"no-store")]}, (200, FRESH)),
+    ("bypassed", "only-if-cached", SHARED, {"headers": [(b"cache-control", b"only-if-cached")]}, (504, [])),
     ("bypassed", "method", {}, {"method": "POST"}, (200, [])),
     ("bypassed", "method", {}, {"method": "BREW"}, (500, [])),
     ("bypassed", "method", {}, {"method": "OPTIONS"}, (200, [])),
@@ -195,6 +203,36 @@ async def a_stampede_and_what_comes_after(world: World) -> None:
     await ended(calls)
     await ended(world.calls(app) + world.calls(app, method="HEAD"))
     await ended(world.calls(app, headers=[(b"if-none-match", b'"a"')]))
+
+
+@counts(
+    {
+        FORWARDED: 1,
+        ("hit", "range"): 1,
+        ("stale", "max-stale"): 1,
+        ("stale", "stale-if-error"): 1,
+        ("revalidated", "stale"): 1,
+        ("forwarded", "stale"): 1,
+        ("stale", "stale-while-revalidate"): 1,
+    }
+)
+async def what_is_stored_and_grows_old(world: World) -> None:
+    tagged = [
+        (b"cache-control", b"max-age=60, stale-while-revalidate=10, stale-if-error=90"),
+        (b"etag", b'"a"'),
+    ]
+    answers = iter([(200, tagged), (503, []), (304, tagged), (200, tagged), (304, tagged)])
+    app = world.use(GatedApp(lambda *_: (*next(answers), b"x"), opened=True), default=Rule(**SHARED))
+    await ended(world.calls(app))
+    await ended(world.calls(app, headers=[(b"range", b"bytes=0-0")]))
+    world.clock.advance(75)
+    await ended(world.calls(app, headers=[(b"cache-control", b"max-stale=60")]))
+    for seconds in (0, 0, 75):
+        world.clock.advance(seconds)
+        await ended(world.calls(app))
+    world.clock.advance(65)
+    await ended(world.calls(app))
+    await settle()
 
 
 @counts({("forwarded", "failed"): 1, COLLAPSED: 3})

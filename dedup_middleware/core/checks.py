@@ -37,13 +37,13 @@ def check_fields(place: str, fields: Mapping[str, Any], allowed: Sequence[str]) 
             raise ConfigurationError(f"{place}{field}", shown, f"only the fields {', '.join(allowed)}")
 
 
-def duration(place: str, value: object) -> float:
-    """Seconds as a setting has them: a number, or a text such as "1h30m".
+def duration(place: str, value: object, also: str = "") -> float:
+    """Seconds as a setting has them: a number, or a text such as "1h30m"; `also` names what else is allowed there.
 
     Raises:
         ConfigurationError: for anything else.
     """
-    allowed = '0, seconds, or a text such as "5m"'
+    allowed = f'{also}0, seconds, or a text such as "5m"'
     seconds = value
     if isinstance(value, str) and _DURATION.fullmatch(value):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))

@@ -22,10 +22,6 @@ class ConfigurationError(ValueError):
     def __str__(self) -> str:
         return f"{self.place}: {_shown(self.value)} is not allowed here; allowed: {self.allowed}"
 
-    def inside(self, place: str) -> ConfigurationError:
-        """The same error, seen from the file or table that holds the place."""
-        return ConfigurationError(f"{place}{self.place}", self.value, self.allowed)
-
 
 class ForwardFailed(RuntimeError):  # noqa: N818 - the word of the domain: a forward fails, a flight is abandoned
     """The forward that this request shared ended without a complete response.

@@ -101,7 +101,8 @@ class Rule(_Path, frozen=True, kw_only=True):
             given = getattr(self, field)
             if field == "ttl" and given == "origin":
                 continue
-            force_setattr(self, field, duration(f"Rule.{field}", given))
+            also = '"origin", ' if field == "ttl" else ""
+            force_setattr(self, field, duration(f"Rule.{field}", given, also))
             if field == "max_wait" and self.max_wait == 0:
                 raise ConfigurationError("Rule.max_wait", given, "a duration above 0")
         force_setattr(self, "ttl_jitter", share("Rule.ttl_jitter", self.ttl_jitter, 0.5))

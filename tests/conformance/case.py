@@ -88,7 +88,19 @@ class Crowd:
     collapsed: int | None = None
 
 
-Step = Ask | Wait | Crowd
+@dataclass(frozen=True)
+class Start:
+    """A request whose run of the app is held until `Finish`; its answer is judged there, and `of` has to be told."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run that is held goes on, and its answer comes."""
+
+
+Step = Ask | Wait | Crowd | Start | Finish
 ANY: Final = -1
 """So often as it likes: what a row says holds either way."""
 
@@ -184,6 +196,14 @@ def broken(*fields: Field, **more: Any) -> Ask:
 def crowd(*asks: Ask, ran: int, collapsed: int | None = None) -> Crowd:
     """Requests at the same time; the app runs so often for all of them."""
     return Crowd(asks, ran, collapsed)
+
+
+def start(ask: Ask) -> Start:
+    """A request whose run of the app is held."""
+    return Start(ask)
+
+
+FINISH: Final = Finish()
 
 
 def wait(seconds: float) -> Wait:

@@ -176,12 +176,16 @@ class Naive:
         self._asking = asyncio.Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async with self._asking:
-            kept = self._kept.get(scope["path"])
-            if kept is None:
-                await self._first(scope, receive, send)
-                return
-        head, *rest = kept
+        path = scope["path"]
+        if scope["method"] in ("GET", "HEAD", "QUERY") and path not in self._kept:
+            async with self._asking:
+                if path not in self._kept:
+                    await self._first(scope, receive, send)
+                    return
+        if path not in self._kept:
+            await self._first(scope, receive, send)
+            return
+        head, *rest = self._kept[path]
         told = [*head["headers"], (b"age", b"0"), (b"cache-status", b"dedup; hit; ttl=1")]
         await send({**head, "headers": told})
         for message in rest:

@@ -37,6 +37,7 @@ class App:
             scope["client"][0] if scope["client"] else None,
             headers.get(b"accept-language"),
             self._world.note("run", len(self._world.runs), method, target, f"for {asker.get().serial}"),
+            headers,
         )
         self._world.runs.append(run)
         token = running.set(run)

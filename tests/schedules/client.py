@@ -50,6 +50,7 @@ class Client:
             visit.language,
             visit.pace,
             Moment(0, 0.0),
+            visit.fields,
         )
         if self._gone.is_set():
             request.left = world.note("gone before it began", request.serial)
@@ -115,7 +116,7 @@ class FaultyStore:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if name not in ("get", "put", "invalidate", "clear", "discard"):
+        if name not in ("get", "stale", "put", "invalidate", "clear", "discard"):
             return found
 
         def sometimes(*arguments: Any) -> Any:

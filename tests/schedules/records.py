@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .scripts import Caller, Script
+from .scripts import Caller, Pairs, Script
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,6 +42,7 @@ class Request:
     language: bytes | None
     pace: float
     began: Moment
+    fields: Pairs = ()
     nested: bool = False
     inside: bool = False
     off: bool = False
@@ -105,6 +106,7 @@ class Run:
     address: str | None
     language: bytes | None
     started: Moment
+    asked: dict[bytes, bytes] = field(default_factory=dict)
     version: int = -1
     by_call: bool = False
     sent: list[bytes] = field(default_factory=list)

@@ -78,6 +78,7 @@ class Visit:
     pace: float
     leaving: Leaving | None
     leaves_at: float
+    fields: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,13 @@ _SECRET = b"the same in every process, always"
 class World:
     """Everything of one seed; `run` it, and read what was seen."""
 
+    draws = staticmethod(draw)
+    app = App
+
     def __init__(self, seed: int) -> None:
         source = random.Random(seed)
         self.seed = seed
-        self.plan: Plan = draw(source)
+        self.plan: Plan = self.draws(source)
         shuffle = random.Random(source.random()) if source.random() < 0.8 else None
         self.loop = SeededLoop(shuffle)
         self.story: list[tuple[Any, ...]] = []
@@ -48,7 +51,8 @@ class World:
         self.commits: list[tuple[Run, int]] = []
         self.functions = Functions(self)
         self.dedup = Dedup(self.plan.rules, secret=_SECRET, clock=self.loop.time)
-        self.middleware = DedupMiddleware(App(self), dedup=self.dedup)
+        self.dedup.wall = self.loop.time
+        self.middleware = DedupMiddleware(self.app(self), dedup=self.dedup)
         if self.plan.store_faults:
             faults = random.Random(source.random())
             self.dedup.store = FaultyStore(self.dedup.store, faults, self.plan.store_faults)
@@ -209,6 +213,7 @@ def _scope(request: Request) -> dict[str, Any]:
         headers.append((b"authorization", caller.credentials))
     if request.language is not None:
         headers.append((b"accept-language", request.language))
+    headers += request.fields
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -22,7 +22,7 @@ async def test_a_hit_tells_its_age_and_where_it_came_from(line: Line) -> None:
         await play.finish()
         first = await line.get(play.target)
         assert (first.status, first.body) == (200, b"value")
-        assert first.headers["cache-status"].startswith("dedup; fwd=uri-miss; stored; ttl=60")
+        assert first.headers["cache-status"].startswith("dedup; fwd=uri-miss; stored; ttl=3600")
         await play.until(flights=0)
         one = await line.connect()
         for _ in range(3):

@@ -15,8 +15,10 @@ from . import (
     if_error,
     invalidation,
     lifetimes,
+    locations,
     methods,
     not_modified,
+    overtaken,
     parts,
     query,
     ranges,
@@ -51,6 +53,6 @@ SUBJECTS = (
         reloads,
     ),
     *(while_revalidate, if_error, stale, validation, validated, updating, conditional, not_modified),
-    *(ranges, parts, methods, query, invalidation, status, targeted, groups, switches),
+    *(ranges, parts, methods, query, invalidation, locations, status, targeted, groups, switches, overtaken),
 )
 ROWS: list[Case] = [row for subject in SUBJECTS for row in subject.ROWS]

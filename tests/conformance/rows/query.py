@@ -13,6 +13,17 @@ JSON = ("content-type", "application/json")
 
 QUERY = [
     case(
+        "query-swr",
+        "5861 3",
+        "A stale result answers a QUERY at once, and the call in the background has its content",
+        "optional",
+        ok("max-age=60, stale-while-revalidate=30"),
+        app(JSON, **ASK),
+        wait(61),
+        store(JSON, **ASK, ran=1, saw={"content-length": "8"}),
+        store(JSON, **ASK, of=2),
+    ),
+    case(
         "query-reused",
         "10008 2.7",
         "A response to QUERY answers the same query again",

@@ -138,6 +138,15 @@ TWO_PARTS = re.compile(
 )
 MULTIPART = [
     case(
+        "range-overlap",
+        "9110 14.2",
+        "Ranges that overlap get the whole: they ask for more than there is",
+        "supported",
+        TEN,
+        app(),
+        store(("range", "bytes=0-5,3-8,0-9"), status=200, body="0123456789"),
+    ),
+    case(
         "range-two",
         "9110 15.3.7.2",
         "Several ranges are multipart/byteranges, each part with its place",

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
-from ..case import CAUTIOUS, RAISES, SHARED, Case, app, case, either, ok, rescued, store, through, wait
+from ..case import (
+    CAUTIOUS,
+    RAISES,
+    SHARED,
+    Case,
+    app,
+    case,
+    either,
+    not_modified,
+    ok,
+    rescued,
+    store,
+    through,
+    wait,
+)
 from .given import FAILED, TAG
 
 UNASKED: list[Case] = [
+    case(
+        "refresh-ahead-check",
+        "9111 4.3.1",
+        "A refresh ahead of expiry asks with the stored validator",
+        "supported",
+        [ok("max-age=60", TAG), not_modified("max-age=60", TAG)],
+        app(),
+        wait(56),
+        store(ran=1, saw={"if-none-match": '"a"'}),
+        store(of=1, has={"age": "0"}),
+        rule={"refresh_ahead": 5},
+    ),
+    *(
+        case(
+            f"stale-then-{name}",
+            "9111 4.2.4",
+            f"What the app has shown to be {name} since stands in for no error",
+            "supported",
+            [ok("max-age=60"), ok(control), FAILED],
+            app(),
+            wait(61),
+            app(of=2),
+            app(status=503, of=3),
+            profiles=SHARED,
+        )
+        for name, control in (("no-store", "no-store"), ("private", "private, max-age=60"))
+    ),
     case(
         "stale-never",
         "9111 4.2.4",

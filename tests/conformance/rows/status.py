@@ -19,9 +19,19 @@ from ..case import (
     through,
     wait,
 )
-from .given import FRESH, TAG
+from .given import FRESH, SHORT, TAG
 
 STATUS = [
+    case(
+        "status-head-stale",
+        "9211 2.2",
+        "A HEAD that finds a stale GET is fwd=stale",
+        "optional",
+        [SHORT, ok("max-age=60", TAG)],
+        app(),
+        wait(60),
+        either(method="HEAD", of=2, ran=1, says={"fwd": "stale"}),
+    ),
     case(
         "status-hit",
         "9211 2.1",

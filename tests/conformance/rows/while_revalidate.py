@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..case import RAISES, Case, app, case, crowd, either, not_modified, ok, store, wait
+from ..case import BOTH, RAISES, SHARED, Case, app, case, crowd, either, not_modified, ok, store, wait
 from .given import TAG
 
 SWR = "max-age=60, stale-while-revalidate=30"
@@ -10,6 +10,24 @@ SWR = "max-age=60, stale-while-revalidate=30"
 WHILE = {"detail": "stale-while-revalidate"}
 
 WHILE_REVALIDATE = [
+    *(
+        case(
+            f"swr-then-{name}",
+            "5861 3",
+            f"What the call in the background shows to be {name} now is not served stale any longer",
+            "supported",
+            [ok(SWR), ok(control)],
+            app(),
+            wait(61),
+            store(ran=1),
+            app(of=3),
+            profiles=profiles,
+        )
+        for name, control, profiles in (
+            ("no-store", "no-store", BOTH),
+            ("private", "private, max-age=60", SHARED),
+        )
+    ),
     case(
         "swr-range",
         "5861 3",
@@ -111,12 +129,14 @@ WHILE_REVALIDATE = [
     case(
         "swr-error",
         "5861 3",
-        "A call that fails leaves the stale response, until the window is over",
+        "A call that fails leaves the stale response, and the next one comes a second later",
         "supported",
         [ok(SWR), RAISES, ok(SWR)],
         app(),
         wait(61),
         store(ran=1),
+        store(of=1),
+        wait(1),
         store(of=1, ran=1),
         store(of=3),
     ),
