@@ -82,7 +82,7 @@ class Exchange:
         holder = current()
         dedup, plan = self.dedup, self.plan
         of_whole: Ask | None = MISS
-        if plan.rule.follows_origin and self.method in ("GET", "HEAD"):
+        if plan.assesses and (self.method == "HEAD" or (plan.rule.follows_origin and self.method == "GET")):
             of_whole = await serve_from_whole(dedup, self.app, plan, self.scope, self.send, self.asked)
         if of_whole is None:
             return True

@@ -85,6 +85,7 @@ class Flight:
     followers = 0
     place: int | None = None
     label = ""
+    follows_origin = False
     watching = False
     task: asyncio.Task[None] | None = None
     trace: Any = None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""
+MAX_MARKS: Final = 10_000
+"""Invalidations remembered while anything is under way."""
 MAX_BUFFERED: Final = 64 * 1024 * 1024
 """Bytes that the bodies of all flights may keep together; past that they hold only what somebody has yet to read."""
 WATCH_AFTER: Final = 0.1
@@ -37,6 +39,8 @@ class FlightTable:
         self.max_flights = max_flights
         self.opened = 0
         self.budget = Budget(MAX_BUFFERED)
+        self._marks: dict[tuple[str, str], int] = {}
+        self._floor = 0
         self.under_way: set[Flight] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._watches: dict[Loop, asyncio.TimerHandle] = {}
@@ -137,6 +141,8 @@ class FlightTable:
         with self.lock:
             self.leave(flight)
             self.under_way.discard(flight)
+            if self._marks and not self.under_way:
+                self._marks.clear()
             if flight.task is not None:
                 self.tasks.discard(flight.task)
             if flight in self._unindexed:
@@ -164,6 +170,9 @@ class FlightTable:
         """
         closed = 0
         with self.lock:
+            if self.under_way:
+                names = list(names)
+                self._remember(names, within)
             for name in names:
                 for flight in self._named(name):
                     if within and not any(own.startswith(within) for own in flight.names):
@@ -172,12 +181,38 @@ class FlightTable:
                     self._overtake(flight)
         return closed
 
+    def _remember(self, names: Iterable[str], within: str) -> None:
+        """That the names were invalidated, for flights which learn later that they depend on them."""
+        for name in names:
+            self._marks[name, within] = self.opened
+        if len(self._marks) > MAX_MARKS:  # then all that are under way count as concerned
+            self._marks.clear()
+            self._floor = self.opened
+
+    def depends(self, flight: Flight, names: Iterable[str], origin: str) -> None:
+        """The flight depends on more names, which its response has told; those of `origin` begin so.
+
+        Where one of them was invalidated since the flight was opened, its result is out of date.
+        """
+        with self.lock:
+            for name in names:
+                self.add_name(flight, name)
+                since = max(self._floor, *(self._marks.get((name, within), 0) for within in ("", origin)))
+                if since >= flight.generation:
+                    self._overtake(flight)
+
     def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
-        """Close the flights under one name that somebody waits or waited for of whom `is_same` says so."""
+        """Close the flights under one name that somebody waits or waited for of whom `is_same` says so.
+
+        Where the origin itself says how long its responses hold, their results are stored all the same.
+        """
         with self.lock:
             for flight in self._named(name):
                 if any(is_same(caller) for caller in flight.callers):
-                    self._overtake(flight)
+                    if flight.follows_origin:
+                        self.leave(flight)
+                    else:
+                        self._overtake(flight)
 
     def _overtake(self, flight: Flight) -> None:
         """What the flight computes is out of date, and so is what it waits for, begun before or after it was."""
@@ -207,7 +242,7 @@ class FlightTable:
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
         self.under_way, self.tasks, self._watches, self._listed = set(), set(), {}, {}
-        self._by_name, self._unindexed = {}, set()
+        self._by_name, self._unindexed, self._marks = {}, set(), {}
         self.budget = Budget(MAX_BUFFERED)
 
     def _drop_dead_loops(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .core import canonical
 from .core.answer import read_answer
 from .core.assess import NOTHING_WANTED, Wants, stands_in
-from .core.effects import groups
+from .core.effects import groups, origin_of
 from .core.settle import Keep, Pass, Settlement, ShareOnly
 from .core.sight import visible
 from .events import ExecutionStarted, ResponseStored, tags_in
@@ -251,8 +251,7 @@ class Forward:
         """The response belongs to more groups than its rule says (RFC 9875 s.2)."""
         flight, names = self._flight, groups(lines)
         flight.stored_names += names
-        for name in names:
-            self._dedup.flights.add_name(flight, name)
+        self._dedup.flights.depends(flight, names, origin_of(self._leader_scope))
 
     def _copy_back(self) -> None:
         """What the app's router found goes to the leader's scope, so that outer layers still find it there."""

@@ -132,7 +132,8 @@ def update_by_head(
     if not isinstance(stored, StoredResponse):
         return
     length = first(answer.headers, b"content-length")
-    if not agrees(
+    # Where a HEAD is told 200, a stored error or redirect is out of date.
+    if stored.head.status != 200 or not agrees(
         None if stored.own_etag else stored.etag,
         stored.last_modified,
         len(stored.body),

@@ -47,6 +47,7 @@ def open_flight(
         flight.stored_names = names
         flight.place = plan.place
         flight.label = plan.label
+        flight.follows_origin = plan.rule.follows_origin
         flight.callers.append(Caller(scope))
     return flight
 

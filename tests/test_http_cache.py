@@ -310,6 +310,22 @@ async def test_a_heads_answer_that_does_not_agree_drops_the_stored_response(
     assert site.dedup.store.responses == 0
 
 
+@pytest.mark.parametrize("status", [203, 301, 404, 503])
+async def test_where_a_head_is_told_200_a_stored_other_status_is_out_of_date(
+    status: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.5; neither names a validator or a length that could tell them apart
+    site = Site(
+        make_dedup, clock, ORIGIN, error(status, cache_control="max-age=10, stale-if-error=60"), FIRST
+    )
+    await site.get()
+    site.advance(11)
+    assert site.dedup.store.responses == 1
+    await site.get(method="HEAD")
+
+    assert (await site.get()).body == b"one"
+
+
 @pytest.mark.parametrize("status", [404, 500, 204])
 async def test_a_heads_other_status_says_nothing_of_the_stored_response(
     status: int, make_dedup: MakeDedup, clock: FakeClock

@@ -119,6 +119,33 @@ async def test_a_slow_get_then_the_same_callers_post_then_get_sees_the_write(
     assert (await get(app, "/x", "GET", ALICE)).body == b"new"
 
 
+@pytest.mark.parametrize(
+    "rule", [Rule(ttl="origin", vary="origin"), Rule.shared_cache()], ids=["cautious", "shared"]
+)
+async def test_a_callers_write_elsewhere_keeps_nothing_from_being_stored_where_the_origin_says_how_long(
+    rule: Rule, make_dedup: MakeDedup
+) -> None:
+    """Many callers share an address, and what each of them writes must not decide what is cached for the others."""
+    reads = GatedApp(lambda *_: (200, [(b"cache-control", b"max-age=60")], b"x"))
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        await (respond(send, b"written") if scope["method"] == "POST" else reads(scope, receive, send))
+
+    app = DedupMiddleware(site, dedup=make_dedup(default=rule))
+    before = call(app, "/a")
+    await settle()
+    await get(app, "/elsewhere", "POST")
+    newcomer = call(app, "/a")
+    await settle()
+    assert reads.runs == 2, "the caller's own write closed the flight to newcomers"
+    newcomer.task.cancel()
+    reads.gate.set()
+    await before.done()
+
+    assert (await get(app, "/a")).header(b"cache-status") == b"dedup; hit; ttl=60"
+    assert reads.runs == 2
+
+
 @pytest.mark.parametrize("written", ["/x", "/elsewhere"])
 @pytest.mark.parametrize("status", [200, 204, 303, 500])
 async def test_a_follower_reads_its_own_writes_as_well(

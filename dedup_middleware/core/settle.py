@@ -222,7 +222,9 @@ def _by_origin(
     while_revalidate, if_error = max(0.0, while_revalidate - late), max(0.0, if_error - late)
     again = (answer.validates and answer.status == 200) or (rule.honor_request_directives and not rigid)
     kept = max(while_revalidate, if_error, REVALIDATABLE if again else 0.0)
-    passed: Reason | None = "no-cache" if not left and (stated or validate) else None
+    # One that only took longer than it is fresh for is stale when it comes, and still what all who wait have asked for.
+    stale = stated and lifetime <= max(0.0, age - delay)
+    passed: Reason | None = "no-cache" if not left and (stale or validate) else None
     if not left and not kept:
         return ShareOnly(varied, stripped) if passed is None else Pass(passed)
     return Keep(left, varied, age, kept, while_revalidate, if_error, rigid, stripped, passed)

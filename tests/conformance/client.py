@@ -35,8 +35,9 @@ class Answer:
 class Client:
     """One connection, kept alive for as long as both sides can."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, patience: float = PATIENCE) -> None:
         self._port = port
+        self._patience = patience
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD)
@@ -52,7 +53,7 @@ class Client:
         self._http.send(h11.Request(method=method, target=target, headers=[("host", HOST)]))
         self._http.send(h11.EndOfMessage())
         self._writer.write(_request(method, target, fields, content))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self._patience):
             return await self._answer(self._reader)
 
     async def _answer(self, reader: asyncio.StreamReader) -> Answer:

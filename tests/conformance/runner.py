@@ -40,6 +40,7 @@ async def run(arena: Arena, row: Case, profile: str, shape: Shape) -> list[str]:
     world = World(row, profile, shape)
     arena.admit(world)
     clients: list[Client] = []
+    apart = arena.client()
     wrong: list[str] = []
     held: _Held | None = None
     try:
@@ -49,17 +50,17 @@ async def run(arena: Arena, row: Case, profile: str, shape: Shape) -> list[str]:
                 if isinstance(step, Wait):
                     world.clock.advance(step.seconds)
                 elif isinstance(step, Start):
-                    held = await _Held.start(world, Client(arena.port), step.ask)
+                    held = await _Held.start(world, apart, step.ask)
                 elif isinstance(step, Finish):
                     assert held is not None, "nothing was started"
                     found, held = await held.finish(), None
                 else:
                     asks = step.asks if isinstance(step, Crowd) else (step,)
                     while len(clients) < len(asks):
-                        clients.append(Client(arena.port))
+                        clients.append(arena.client())
                     found = await _perform(world, clients, step, asks, alone=held is None)
             except TimeoutError:
-                for client in clients:
+                for client in (*clients, apart):
                     client.leave()
                 found = ["no answer came, or something is still under way"]
             wrong += [f"step {number} ({profile}, body in {shape}): {sentence}" for sentence in found]
@@ -68,7 +69,7 @@ async def run(arena: Arena, row: Case, profile: str, shape: Shape) -> list[str]:
             held.gate.set()
         world.gate.set()
         world.over.set()
-        for client in clients:
+        for client in (*clients, apart):
             client.leave()
         await idle(world)
         arena.dismiss(world)
@@ -107,7 +108,6 @@ class _Held:
     """A request whose run of the app waits at a gate of its own."""
 
     world: World
-    client: Client
     one: Ask
     gate: asyncio.Event
     before: int
@@ -118,7 +118,7 @@ class _Held:
         before = len(world.seen)
         gate, free = asyncio.Event(), world.gate
         world.gate = gate
-        held = cls(world, client, one, gate, before, _send(world, client, one))
+        held = cls(world, one, gate, before, _send(world, client, one))
         await _until(lambda: len(world.seen) > before or (held.sending.done() and world.is_idle))
         world.gate = free
         return held
@@ -126,7 +126,6 @@ class _Held:
     async def finish(self) -> list[str]:
         self.gate.set()
         answer = await self.sending
-        self.client.leave()
         await idle(self.world)
         return judge(self.world, self.one, answer, self.before)
 

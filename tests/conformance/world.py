@@ -19,9 +19,10 @@ from typing import Any, Literal, Self, TypeVar
 import uvicorn
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
-from tests.kit import FakeClock
+from tests.kit import FakeClock, settle
 
 from .case import At, Case, Reply, Value
+from .client import PATIENCE, Client
 
 T = TypeVar("T")
 Shape = Literal["one", "several"]
@@ -206,7 +207,8 @@ class Naive:
 class Arena:
     """One uvicorn on a port of its own, in a thread of its own, for every world there is."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self.worlds: dict[str, World] = {}
         self.port = 0
         self._named = 0
@@ -249,6 +251,10 @@ class Arena:
         """Run something on the arena's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def client(self) -> Client:
+        """A client of its own connection."""
+        return Client(self.port, self._patience)
+
     def admit(self, world: World) -> None:
         """Give a world its path."""
         self._named += 1
@@ -270,6 +276,7 @@ class Arena:
         assert self._serving is not None
         with contextlib.suppress(asyncio.CancelledError):
             await self._serving
+        await settle()  # what was closed tells its transport so
 
     async def _dispatch(self, scope: Any, receive: Any, send: Any) -> None:
         await self.worlds["/" + scope["path"].split("/")[1]].enter(scope, receive, send)

@@ -199,6 +199,18 @@ def stale_answers_are_allowed(view: CachedView) -> Breaches:
                 yield f"request {request.serial} got run {run.serial} instead of an error that was not there"
 
 
+def hits_never_failed(view: CachedView) -> Breaches:
+    """What is stored goes when the run that brought it, or confirmed it, ends with an error."""
+    for request in view.reads:
+        run = view.run_of(request)
+        if run is None or not request.is_hit or request.head is None or view.world.plan.store_faults:
+            continue
+        if run.method == "HEAD":
+            continue  # it brought fields alone, and they were whole
+        if run.error is not None and run.ended is not None and run.ended.tick < request.began.tick:
+            yield f"request {request.serial} got run {run.serial} from the store, which had failed"
+
+
 def _some_error(view: CachedView, request: Request, tick: int) -> bool:
     """Whether some run had failed, or had been silent for too long, while the request waited."""
     here = view.world.story[tick][0]
@@ -226,6 +238,7 @@ LAWS: Final[tuple[Callable[[CachedView], Breaches], ...]] = (
     nothing_crosses_identities,
     only_what_was_asked_about_is_confirmed,
     stale_answers_are_allowed,
+    hits_never_failed,
 )
 
 

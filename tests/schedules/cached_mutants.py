@@ -13,6 +13,7 @@ from dedup_middleware import asgi, exchange, forward, keeping, refresh, serving,
 from dedup_middleware.core import assess, settle
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.flights import FlightTable
+from dedup_middleware.stores.keeper import Keeper
 
 from .mutants import Patch, _nothing, _text
 
@@ -55,6 +56,10 @@ def a_refresh_is_stored_whatever_was_invalidated() -> list[Patch]:
 def the_authorization_of_another_is_nobodys_concern() -> list[Patch]:
     _, _, broken = _text(settle, "settle", "if authorized and", "if False and")
     return [(keeping, "settle", broken)]
+
+
+def what_failed_late_stays_stored() -> list[Patch]:
+    return [(Keeper, "take_back", _nothing)]
 
 
 def variants_are_one() -> list[Patch]:

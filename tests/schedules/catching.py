@@ -37,7 +37,6 @@ KNOWN: Final[dict[str, tuple[int, ...]]] = {
     "flights_land_before_the_store_has_them": (135, 168, 1042, 1061),
     "a_store_that_cannot_forget_is_kept": (232, 444, 491, 936),
     "the_switch_does_not_clear": (57, 101, 210, 336),
-    "what_failed_late_stays_stored": (353,),
     "the_older_replaces_the_newer": (296, 378, 1063, 1604),
     "stored_responses_never_expire": (168, 296, 378, 410),
     "what_a_flight_waits_for_is_not_overtaken": (310, 451, 705, 734),

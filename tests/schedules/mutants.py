@@ -263,10 +263,6 @@ def the_switch_does_not_clear() -> list[Patch]:
     return [(dedup.Dedup, "enabled", property(lambda self: self.on, switch))]
 
 
-def what_failed_late_stays_stored() -> list[Patch]:
-    return [(Keeper, "take_back", _nothing)]
-
-
 def the_older_replaces_the_newer() -> list[Patch]:
     return [_text(MemoryStore, "put", "there.generation > stored.generation", "False")]
 

@@ -224,6 +224,7 @@ COLLAPSED = [
         "required",
         ok(FRESH),
         crowd(through(method="POST", of=0), through(method="POST", of=0), ran=2),
+        through(method="POST"),
     ),
     case(
         "crowd-targets",
