@@ -220,7 +220,9 @@ def _by_origin(
     # What was stale when it came has used up some of its windows.
     late = max(0.0, age - lifetime)
     while_revalidate, if_error = max(0.0, while_revalidate - late), max(0.0, if_error - late)
-    again = (answer.validates and answer.status == 200) or (rule.honor_request_directives and not rigid)
+    again = (answer.validates and answer.status == 200) or (
+        rule.honor_request_directives and not rigid and lifetime > 0
+    )
     kept = max(while_revalidate, if_error, REVALIDATABLE if again else 0.0)
     # One that only took longer than it is fresh for is stale when it comes, and still what all who wait have asked for.
     stale = stated and lifetime <= max(0.0, age - delay)
