@@ -38,10 +38,14 @@ async def test_work_that_is_over_before_its_task_is_known_leaves_no_task(
 ) -> None:
     """As with the eager tasks of Python 3.12."""
 
+    class Done(asyncio.Future[None]):
+        def set_name(self, name: object) -> None:
+            """What the loop calls a task by."""
+
     def eager(loop: Any, work: Any, **_: Any) -> Any:
         with pytest.raises(StopIteration):
             work.send(None)
-        done = loop.create_future()
+        done = Done(loop=loop)
         done.set_result(None)
         return done
 
