@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
-from .bypass import bypass
+from .bypass import bypass, write
 from .core.assess import NOTHING_WANTED, Wants, wants
 from .core.checks import check_fields
 from .core.decide import Bypass, Consider, ambiguous_query
@@ -122,11 +122,14 @@ class DedupMiddleware:
         if isinstance(plan, Bypass):
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
-            elif plan.unsafe or dedup.telemetry.tracer(dedup.clock()) is not None:
+            elif dedup.telemetry.tracer(dedup.clock()) is not None:
                 await bypass(dedup, self.app, plan, plan.reason, scope, receive, send)
             else:
                 plan.tally.number += 1
-                await self.app(scope, receive, send)
+                if plan.unsafe:
+                    await write(dedup, self.app, plan, scope, receive, send)
+                else:
+                    await self.app(scope, receive, send)
             return
         query = get("query_string")
         if query and ambiguous_query(query):

@@ -63,6 +63,9 @@ class Body:
     held = 0
     keeping = True
     _room: asyncio.Future[None] | None = None
+    # Where readers stand, and since when each chunk waits for the slowest: counted from when it no longer keeps all.
+    _places: dict[int, int]
+    _added_at: list[float]
     _held_for = 0.0
     _over = False
 
@@ -74,16 +77,15 @@ class Body:
         self.budget = budget
         self.chunks: list[bytes] = []
         self.readers: set[Reader] = set()
-        self._added_at: list[float] = []
         self._loop = loop
-        self._places: dict[int, int] = {}
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
         if not self.keeping and chunk:
             await self._await_room(len(chunk))
         self.chunks.append(chunk)
-        self._added_at.append(self.clock())
+        if not self.keeping:
+            self._added_at.append(self.clock())
         size = len(chunk)
         self.total += size
         self.held += size
@@ -109,6 +111,8 @@ class Body:
         """Hold from now on only what someone has yet to read."""
         if self.keeping:
             self.keeping = False
+            self._places = {}
+            self._added_at = [self.clock()] * len(self.chunks)
             for reader in self.readers:
                 self._stand(reader.position)
             self._trim()
@@ -131,10 +135,12 @@ class Body:
         """The reader has used its chunk."""
         place = reader.position
         reader.position += 1
+        if self.keeping:
+            return
         reader.moved_at = self.clock()
         if reader.position == self.base + len(self.chunks):
             reader.held_for = 0.0
-        if not self.keeping and reader in self.readers:
+        if reader in self.readers:
             self._stand(place + 1)
             self._leave_place(place)
 
@@ -159,11 +165,12 @@ class Body:
 
     def _release(self) -> None:
         """Nobody reads: hold nothing."""
-        self._places.clear()
+        if not self.keeping:
+            self._places.clear()
+            self._added_at.clear()
         if self.chunks:
             self.base += len(self.chunks)
             self.chunks.clear()
-            self._added_at.clear()
             self.budget.used -= self.held
             self.held = 0
             self._make_room()

@@ -10,9 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .core.decide import Bypass, Consider
-from .core.effects import elsewhere
-from .core.effects import groups as groups_named
-from .core.http import values
+from .core.effects import effects
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,7 +38,7 @@ async def bypass(
     if tracer is not None:
         await _traced(dedup, app, plan, reason, scope, receive, send, tracer, span)
     elif isinstance(plan, Bypass) and plan.unsafe:
-        await _write(dedup, app, plan, scope, receive, send)
+        await write(dedup, app, plan, scope, receive, send)
     else:
         await app(scope, receive, send)
 
@@ -70,7 +68,7 @@ async def _traced(
 
     try:
         if isinstance(plan, Bypass) and plan.unsafe:
-            await _write(dedup, app, plan, scope, receive, send_and_note)
+            await write(dedup, app, plan, scope, receive, send_and_note)
         else:
             await app(scope, receive, send_and_note)
     except BaseException as failure:
@@ -93,10 +91,11 @@ async def _traced(
         )
 
 
-async def _write(
-    dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not."""
+async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the app for a request that may change something, and invalidate.
+
+    2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not.
+    """
     changed = True
     # As the client asked: the app may write into its scope.
     asked = {
@@ -108,15 +107,14 @@ async def _write(
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     answered: Headers = []
+    holdings = dedup.holdings
 
     def wrote() -> None:
         nonlocal names, groups
-        if dedup.is_idle:
-            return
         if not names:
-            names = (*dedup.names(asked, plan.tags), *elsewhere(asked, answered))
-            groups = groups_named(values(answered, b"cache-group-invalidation"))
-        dedup.wrote(asked, names, groups)
+            elsewhere, groups = effects(asked, answered)
+            names = (*dedup.names(asked, plan.tags), *elsewhere)
+        holdings.wrote(asked, names, groups)
 
     async def send_after(message: Message) -> None:
         nonlocal changed, answered
@@ -126,7 +124,7 @@ async def _write(
             if status < 400:
                 answered = list(message.get("headers", ()))  # of which some frameworks send a generator
                 message = {**message, "headers": answered}
-            if changed:
+            if changed and not holdings.is_idle:
                 wrote()
         await send(message)
 
@@ -136,5 +134,5 @@ async def _write(
         changed = True
         raise
     finally:
-        if changed:
+        if changed and not holdings.is_idle:
             wrote()

@@ -172,7 +172,7 @@ class _Call:
         dedup = self.dedup
         limits = Limits(float(self.rule.max_wait), self.rule.max_followers, self.rule.max_response_body)
         flight = dedup.flights.open(
-            loop, self.key, limits, self.names, listed=listed, runs_on=self.rule.stores
+            loop, self.key, limits, lambda: self.names, listed=listed, runs_on=self.rule.stores
         )
         if flight is None:
             return await self.alone("too-many-flights")

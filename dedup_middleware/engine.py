@@ -23,7 +23,7 @@ from .telemetry import Gauges
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from .alerts import Watch
     from .core.decide import Consider, Plan, RuleBook
@@ -153,15 +153,6 @@ class Engine:
     def hits_lately(self) -> list[tuple[str, bytes, int, int]]:
         """Hits since this was last asked: rule, key, how many, and the bytes that they sent again."""
         return self._hits.take()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is stored, and nothing under way that could be."""
-        return self.holdings.is_idle
-
-    def wrote(self, scope: Scope, names: Sequence[str], groups: Sequence[str] = ()) -> None:
-        """An unsafe request may have changed its target: nothing older is served, its caller reads its own write."""
-        self.holdings.wrote(scope, names, groups)
 
     @staticmethod
     def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import Context, copy_context
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -71,6 +72,7 @@ class Flight:
     """
 
     # How every flight begins; what only some come to have costs the others nothing.
+    asked: Any = None
     stored_names: tuple[str, ...] = ()
     listed = False
     current = True
@@ -97,13 +99,20 @@ class Flight:
     _returns: tuple[asyncio.Future[None], ...] = ()
 
     def __init__(
-        self, table: Table, loop: Loop, key: Key, limits: Limits, names: Iterable[str], *, runs_on: bool
+        self,
+        table: Table,
+        loop: Loop,
+        key: Key,
+        limits: Limits,
+        names: Callable[[], Iterable[str]],
+        *,
+        runs_on: bool,
     ) -> None:
         self._table = table
         self.loop = loop
         self.key = key
         self.limits = limits
-        self.names = set(names)
+        self._names = names
         self.runs_on = runs_on
         self.generation = table.opened
         self.opened_at = table.clock()
@@ -112,6 +121,11 @@ class Flight:
         self.waiters: set[Waiter] = set()
         self.callers: list[Any] = []
         self.waits_for: list[Flight] = []
+
+    @cached_property
+    def names(self) -> set[str]:
+        """What it depends on; asked for only where something is invalidated while it is under way."""
+        return set(self._names())
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
@@ -133,7 +147,8 @@ class Flight:
         finally:
             self.returned = True
             self._table.forget(self)
-            self._finish()
+            if not self.complete:  # else all have been woken
+                self._finish()
             for future in self._returns:
                 _release_future(future)
             self.body.end_of_work()

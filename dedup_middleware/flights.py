@@ -71,12 +71,12 @@ class FlightTable:
         loop: Loop,
         key: Key,
         limits: Limits,
-        names: Iterable[str],
+        names: Callable[[], Iterable[str]],
         *,
         listed: bool,
         runs_on: bool = False,
     ) -> Flight | None:
-        """A new flight, or None where there are too many."""
+        """A new flight, or None where there are too many; `names` says what it depends on."""
         with self.lock:
             if len(self.under_way) >= self.max_flights:
                 self._drop_dead_loops()
@@ -121,8 +121,8 @@ class FlightTable:
 
     def add_name(self, flight: Flight, name: str) -> None:
         """The flight depends on one more name."""
-        if name not in flight.names and not flight.returned:
-            with self.lock:
+        with self.lock:
+            if name not in flight.names and not flight.returned:
                 flight.names.add(name)
                 if flight not in self._unindexed:
                     self._by_name.setdefault(name, set()).add(flight)

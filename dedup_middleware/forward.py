@@ -52,6 +52,7 @@ class Forward:
     _validation: Validation | None = None
     _standing_in: Task[None] | None = None
     _stored: StoredResponse | None = None
+    _groups: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -250,7 +251,7 @@ class Forward:
     def _join_groups(self, lines: tuple[bytes, ...]) -> None:
         """The response belongs to more groups than its rule says (RFC 9875 s.2)."""
         flight, names = self._flight, groups(lines)
-        flight.stored_names += names
+        self._groups += names
         self._dedup.flights.depends(flight, names, origin_of(self._leader_scope))
 
     def _copy_back(self) -> None:
@@ -293,18 +294,19 @@ class Forward:
             or _session_content(self._leader_scope) != self._session
         ):
             return
-        rule = self._plan.rule
+        plan = self._plan
+        flight.stored_names = (*dedup.names(flight.asked, plan.tags), *self._groups)
         stored = to_store(
-            dedup, rule, flight, settled.head, settled.settlement, settled.variant, settled.route
+            dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route
         )
         with dedup.lock:  # no invalidation between the look and the put
-            if flight.current and dedup.keeper.put(self._plan.ordinal, settled.variant, stored, flight.loop):
+            if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):
                 self._stored = stored
         if self._stored is not None and dedup.events.heard:
             dedup.events.publish(
                 ResponseStored(
                     at=time(),
-                    rule=self._plan.label,
+                    rule=plan.label,
                     key=settled.variant.hex(),
                     bytes=stored.size,
                     ttl=settled.settlement.lifetime,

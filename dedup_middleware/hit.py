@@ -10,7 +10,7 @@ from math import floor
 from typing import TYPE_CHECKING
 
 from .core.conditional import NOT_IN_304, not_modified
-from .core.ranges import partial
+from .core.ranges import partial, within
 from .core.status import served
 from .events import ResponseServed
 from .telemetry import DEBUG, requests_log
@@ -56,19 +56,17 @@ def answer(
 def part(
     scope: Scope, stored: StoredResponse, now: float, stale: Reason | None
 ) -> tuple[Message, bytes, Reason] | None:
-    """The same for a request with a Range; None where the whole is its answer (RFC 9110 s.14.2, RFC 9111 s.3.3)."""
+    """The same for a request with a Range (RFC 9110 s.14.2, RFC 9111 s.3.3).
+
+    None where what is stored answers as it is, or, being a part itself, has not all that is asked for.
+    """
     start, body, _reason = answer(scope, stored, now, stale)
-    if start["status"] != 200:
-        return None
-    found = partial(
-        scope["headers"],
-        200,
-        start["headers"],
-        body,
-        stored.etag,
-        stored.last_modified,
-        dated=stored.arrived or None,
-    )
+    request, headers, dated = scope["headers"], start["headers"], stored.arrived or None
+    found = None
+    if start["status"] == 200:
+        found = partial(request, 200, headers, body, stored.etag, stored.last_modified, dated=dated)
+    elif start["status"] == 206:
+        found = within(request, headers, body, stored.etag, stored.last_modified, dated=dated)
     if found is None:
         return None
     status, headers, content = found

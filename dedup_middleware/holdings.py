@@ -105,7 +105,7 @@ class Holdings:
                 within = origin_of(scope)
                 self.flights.invalidate(groups, within)
                 dropped += self.keeper.invalidate(groups, within)
-        if dropped:
+        if dropped and self._events.heard:
             self._tell("request", dropped, tags=tags_in((*names, *groups)))
         if self.flights.under_way:
             self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)

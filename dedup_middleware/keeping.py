@@ -6,7 +6,7 @@ Law: what is stored is what a later request may have; times are those at which i
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
@@ -17,6 +17,11 @@ from .core.http import NEVER, Head, StoredResponse, first, response_size
 from .core.settle import Keep, Pass, Settlement, settle
 from .core.sight import one_identity
 from .core.status import named
+
+OF_A_PART: Final = frozenset({b"range", b"if-range"})
+"""Request fields that ask for a part of a response."""
+MOST_BESIDE: Final = 4
+"""How many other requests' responses are looked at for one request."""
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -58,7 +63,28 @@ def settled_by(
     if plan.rule.ttl_jitter and isinstance(settled, Keep):
         spread = 1 - plan.rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
+    if (authorized or answer.status == 206) and method == "GET" and isinstance(settled, Keep):
+        remember(dedup, plan, scope, for_all=authorized)
     return settled
+
+
+def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, for_all: bool) -> None:
+    """Note that a response may answer requests under another key than its own, once it is stored.
+
+    A part answers ranges within it (RFC 9111 s.3.3): it stands beside the whole. One that is kept although its request
+    had an Authorization that the key does not hold is `for_all` (s.3.5): it stands beside what requests without the
+    field get, too. The newest ones are looked at first, and a few of them only.
+    """
+    reader = plan.fingerprints
+    own = reader.key_below(plan.lookup, scope, None)
+    asked = [[pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]]
+    if for_all:
+        asked.append([pair for pair in asked[0] if pair[0].lower() != b"authorization"])
+    for headers in asked:
+        key = reader.key_below(plan.lookup, {**scope, "headers": headers}, None)
+        if isinstance(own, bytes) and isinstance(key, bytes) and key != own:
+            there = [other for other in dedup.keeper.beside.get(key) or () if other != own]
+            dedup.keeper.beside.put(key, (own, *there[: MOST_BESIDE - 1]))
 
 
 def to_store(

@@ -16,6 +16,8 @@ PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Scope
 
     from .core.decide import Consider
@@ -34,21 +36,22 @@ def open_flight(
     runs_on: bool,
 ) -> Flight | None:
     """A flight for a request, with all that it depends on; None where there are too many."""
-    names = dedup.names(scope, plan.tags)
+    # As it was asked: routers write into scopes.
+    asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
     flight = dedup.flights.open(
         asyncio.get_running_loop(),
         key,
         dedup.limits[plan.ordinal],
-        (*names, address_name(scope)),
+        lambda: (*dedup.names(asked, plan.tags), address_name(asked)),
         listed=listed,
         runs_on=runs_on,
     )
     if flight is not None:
-        flight.stored_names = names
+        flight.asked = asked
         flight.place = plan.place
         flight.label = plan.label
         flight.follows_origin = plan.rule.follows_origin
-        flight.callers.append(Caller(scope))
+        flight.callers.append(Caller(asked))
     return flight
 
 
@@ -86,7 +89,25 @@ def refresh(
         body=body,
         stored=stored,
     )
+    flight.on_release = _ends(flight, flight.on_release)
     flight.launch(forward.run)
+
+
+def _ends(flight: Flight, stand_in: Callable[[], bool] | None) -> Callable[[], bool]:
+    """What becomes of it without a head after `max_wait`: whoever has joined is helped as ever, and then it ends.
+
+    It runs for nobody from then on; so its app hears of it, and is cancelled, as when the last client has gone.
+    """
+
+    def over() -> bool:
+        flight.runs_on = False
+        if flight.waiters:
+            return stand_in is not None and stand_in()
+        flight.released = True
+        flight.board(leader=True).leave()
+        return True
+
+    return over
 
 
 async def _unheard(_message: Message) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from .core.assess import FRESH, MISS, Ask, Serve, Verdict, Wants, assess
 from .hit import answer, part, tell
+from .keeping import OF_A_PART
 from .refresh import refresh
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from .core.status import Reason
     from .dedup import Dedup
     from .telemetry import Span, Tally
-
-_OF_A_PART = (b"range", b"if-range")
 
 
 def look_up(
@@ -73,29 +72,47 @@ async def serve(
 async def serve_from_whole(
     dedup: Dedup, app: ASGIApp, plan: Consider, scope: Scope, send: Send, asked: Wants
 ) -> Ask | None:
-    """Answer a HEAD, or a GET with a Range, from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
+    """Answer a request from what is stored under another one's key.
 
-    None where it is answered, else why the app is to be asked; a plain GET is not looked at.
+    A HEAD, or a GET with a Range, is answered from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
+    What else may answer, while it is fresh, stands beside the whole's key (`keeping.remember`): to a Range a part that
+    holds all it asks for (RFC 9111 s.3.3), to a request without Authorization the response to one with it that says
+    that it is for all (s.3.5). None where it is answered, else why the app is to be asked.
     """
-    headers = [pair for pair in scope["headers"] if pair[0].lower() not in _OF_A_PART]
+    headers = [pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]
     ranged = len(headers) < len(scope["headers"])
-    if not ranged and plan.lookup is plan.prefix:
-        return MISS
+    why = MISS
+    beside = dedup.keeper.beside
+    if not ranged and plan.lookup is plan.prefix and not (beside.young or beside.old):
+        return why
     whole = {**scope, "method": "GET", "headers": headers}
     base = plan.fingerprints.key_below(plan.lookup, whole, None)
     if not isinstance(base, bytes):
-        return MISS
-    shown = dedup.variants.get(base) or frozenset()
-    key = plan.fingerprints.variant(base, shown, headers) if shown else base
-    now = dedup.clock()
-    verdict, stored = look_up(dedup, plan, key, asked, now)
-    if stored is None or not isinstance(verdict, Serve):
-        return verdict if isinstance(verdict, Ask) else MISS
-    if verdict.refresh:
-        refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
+        return why
     of_a_part = ranged and scope["method"] == "GET"
-    await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
-    return None
+    if ranged or plan.lookup is not plan.prefix:
+        shown = dedup.variants.get(base) or frozenset()
+        key = plan.fingerprints.variant(base, shown, headers) if shown else base
+        now = dedup.clock()
+        verdict, stored = look_up(dedup, plan, key, asked, now)
+        if stored is not None and isinstance(verdict, Serve):
+            if verdict.refresh:
+                refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
+            await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
+            return None
+        if isinstance(verdict, Ask):
+            why = verdict
+    for other in beside.get(base) or ():
+        shown = dedup.variants.get(other) or frozenset()
+        key = plan.fingerprints.variant(other, shown, headers) if shown else other
+        now = dedup.clock()
+        verdict, stored = look_up(dedup, plan, key, asked, now)
+        if stored is None or not isinstance(verdict, Serve) or verdict.reason != "fresh":
+            continue
+        if stored.head.status != 206 or (of_a_part and part(scope, stored, now, None) is not None):
+            await serve(dedup, plan, scope, send, stored, now, key, ranged=of_a_part)
+            return None
+    return why
 
 
 async def refuse(dedup: Dedup, plan: Consider, scope: Scope, send: Send, span: Span | None) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dedup_middleware import Dedup, Rule
+from dedup_middleware.admin.table import Table
+from dedup_middleware.events import Subscription
 
 from .kit import FakeClock, VirtualTime, settle
 
@@ -22,6 +25,24 @@ if TYPE_CHECKING:
     from .records_kit import Postgres
 
 _skipped: dict[str, str] = {}
+
+
+def pytest_configure() -> None:
+    """Compile each module once for all processes that the tests start, whatever the environment says."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """A worker more than there are cores, since many tests wait for a server or a browser."""
+    return (yield) + 1
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays, so no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -74,6 +95,26 @@ def browser(chromium: str) -> Iterator[Browser]:
         launched = driver.chromium.launch(executable_path=chromium, args=arguments)
         yield launched
         launched.close()
+
+
+@pytest.fixture(autouse=True)
+def whoever_listens_ends() -> Iterator[None]:
+    """A listener's thread, or the one that writes an audit log, is over when its test is."""
+    ends: list[Callable[[], object]] = []
+
+    def noted(begin: Callable[[Any], None], end: str) -> Callable[[Any], None]:
+        def begins(one: Any) -> None:
+            begin(one)
+            ends.append(getattr(one, end))
+
+        return begins
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subscription, "start", noted(Subscription.start, "close"))
+        patch.setattr(Table, "_start", noted(Table._start, "end"))
+        yield
+    for end in ends:
+        end()
 
 
 @pytest.fixture

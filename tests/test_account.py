@@ -58,6 +58,22 @@ def told(
         ({"content-type": "text/plain"}, {}, "share", None, 0, [("nothing says", "RFC 9111 s.3")]),
         ({}, {"rule": Rule(ttl=7)}, "keep", None, 7, [("the rule's ttl", "rule")]),
         (
+            {"cache-control": "max-age=60, public"},
+            {"asked": {"authorization": "Bearer a"}},
+            "keep",
+            None,
+            60,
+            [("for all, those without Authorization too", "RFC 9111 s.3.5")],
+        ),
+        (
+            {"cache-control": "max-age=60", "content-range": "bytes 0-1/4"},
+            {"asked": {"range": "bytes=0-1"}, "status": 206},
+            "keep",
+            None,
+            60,
+            [("a part answers what lies wholly in it", "RFC 9111 s.3.3")],
+        ),
+        (
             {"cache-control": "no-cache", "etag": '"a"'},
             {},
             "validate",

@@ -24,7 +24,7 @@ def table(clock: FakeClock) -> FlightTable:
 
 @pytest.fixture
 async def flight(table: FlightTable, virtual_time: VirtualTime) -> Flight:
-    opened = table.open(asyncio.get_running_loop(), b"key", Limits(30.0, 10, 1000), [], listed=True)
+    opened = table.open(asyncio.get_running_loop(), b"key", Limits(30.0, 10, 1000), tuple, listed=True)
     assert opened is not None
     return opened
 

@@ -424,7 +424,7 @@ async def test_a_part_of_a_number_rules_response_is_the_apps_to_answer(
     assert site.origin.runs == 2
 
 
-async def test_a_stored_part_answers_its_own_range_and_no_other(
+async def test_a_stored_part_answers_ranges_within_it_and_no_other(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
     # RFC 9111 s.3.3: nothing partial is put together here
@@ -432,11 +432,13 @@ async def test_a_stored_part_answers_its_own_range_and_no_other(
     site = Site(make_dedup, clock, SHARED, partial, partial, WHOLE)
     first = await site.get(headers=part("2-4"))
     again = await site.get(headers=part("2-4"))
-    other = await site.get(headers=part("2-3"))
+    within = await site.get(headers=part("3-4"))
+    other = await site.get(headers=part("4-5"))
     whole = await site.get()
 
-    assert [one.status for one in (first, again, other, whole)] == [206, 206, 206, 200]
-    assert status_of(again) == "dedup; hit; ttl=60"
+    assert [one.status for one in (first, again, within, other, whole)] == [206, 206, 206, 206, 200]
+    assert status_of(again) == status_of(within) == "dedup; hit; ttl=60"
+    assert (within.body, within.header(b"content-range")) == (b"34", b"bytes 3-4/10")
     assert (whole.body, site.origin.runs) == (b"0123456789", 3)
     assert (await site.get(headers=part("0-1"))).body == b"01"  # of the whole, which is stored by now
 
@@ -592,16 +594,19 @@ async def test_two_users_answers_are_never_mixed_at_once(make_dedup: MakeDedup, 
 
 
 @pytest.mark.parametrize("permit", ["public, max-age=60", "s-maxage=60", "max-age=60, must-revalidate"])
-async def test_what_the_app_permits_to_share_is_shared_by_all_who_are_somebody_and_by_nobody_else(
+async def test_what_the_app_permits_to_share_is_for_all_and_what_nobody_asked_for_by_name_for_nobody_else(
     permit: str, make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
+    # RFC 9111 s.3.5: the app has said so itself; but to one who is somebody a stranger's answer is none.
     site, greeter = greeting(permit, make_dedup, clock)
+    other, stranger = greeting(permit, make_dedup, clock)
 
     bodies = [(await site.get(headers=who)).body for who in (ALICE, BOB, [], BOB, [])]
+    reverse = [(await other.get(headers=who)).body for who in ([], ALICE, [], BOB)]
 
     alice, nobody = b"hello Bearer alice", b"hello nobody"
-    assert bodies == [alice, alice, nobody, alice, nobody]
-    assert len(greeter.seen) == 2
+    assert (bodies, len(greeter.seen)) == ([alice] * 5, 1)
+    assert (reverse, len(stranger.seen)) == ([nobody, alice, nobody, alice], 2)
 
 
 async def test_the_app_sees_authorization_and_no_other_credential(

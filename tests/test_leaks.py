@@ -669,7 +669,7 @@ PERSONAL: dict[str, tuple[int, Pairs]] = {
     **{
         field.decode(): (200, [(field, b"x")])
         for field in (
-            b"Authentication-Info", b"proxy-authentication-info", b"www-authenticate", b"X-CSRF-Token",
+            b"Authentication-Info", b"www-authenticate", b"X-CSRF-Token",
             b"x-xsrf-token", b"X-CSRFToken", b"Clear-Site-Data", b"x-auth-token", b"x-access-token",
             b"x-refresh-token", b"x-amz-security-token", b"set-cookie2", b"authorization", b"x-session-id",
         )

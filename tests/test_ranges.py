@@ -273,3 +273,45 @@ def test_every_part_is_the_slice_that_it_names(specs: list[Spec], body: bytes) -
         spans = [part["content-range"].removeprefix("bytes ").partition("/")[0].split("-") for part in found]  # type: ignore[index] # a multipart message
         assert [body[int(begin) : int(end) + 1] for begin, end in spans] == wanted
         assert all(content.count(b"\r\n\r\n" + text + b"\r\n--") for text in wanted)
+
+
+@each_case
+@given(SPEC, st.binary(min_size=1, max_size=32), POSITION, POSITION)
+def test_a_stored_part_answers_as_the_whole_would_where_it_holds_what_is_asked_and_else_not_at_all(
+    spec: Spec, body: bytes, one: int, other: int
+) -> None:
+    # RFC 9111 s.3.3
+    begin, end = (at % len(body) for at in (one, other))
+    begin, end = min(begin, end), max(begin, end)
+    asked = [(b"range", spelled([spec]))]
+    kind = (b"content-type", b"a/b")
+    span = (b"content-range", b"bytes %d-%d/%d" % (begin, end, len(body)))
+
+    of_part = ranges.within(asked, [kind, span], body[begin : end + 1], None, None)
+    of_whole = ranges.partial(asked, 200, [kind], body, None, None)
+
+    wanted = ranges.satisfiable([spec], len(body))
+    held = bool(wanted) and begin <= wanted[0][0] and wanted[0][1] <= end + 1
+    assert of_part == (of_whole if held else None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "body", "found"),
+    [
+        pytest.param([b"bytes 2-4/10"], b"234", ((2, 5), 10), id="14.4: all that is said"),
+        pytest.param([b"Bytes 2-4/*"], b"234", ((2, 5), None), id="14.4: of an unknown length"),
+        pytest.param([b"bytes 2-4/10"], b"23", ((2, 4), 10), id="less than is said: the first of them"),
+        pytest.param([b"bytes 2-4/10"], b"2345", None, id="more than is said"),
+        pytest.param([b"bytes 2-4/4"], b"234", None, id="14.4: past the end"),
+        pytest.param([b"bytes 4-2/10"], b"", None, id="14.4: the last before the first"),
+        pytest.param([b"bytes */10"], b"", None, id="14.4: of a 416"),
+        pytest.param([b"lines 2-4/10"], b"234", None, id="14.4: another unit"),
+        pytest.param([b"bytes 2-4/10", b"bytes 2-4/10"], b"234", None, id="two lines"),
+        pytest.param([b"bytes 2-%b/*" % (b"9" * 30)], b"234", None, id="no body is so long"),
+        pytest.param([], b"234", None, id="15.3.7.2: several parts, or none said"),
+    ],
+)
+def test_a_206_holds_what_it_says_that_it_encloses(
+    lines: list[bytes], body: bytes, found: tuple[tuple[int, int], int | None] | None
+) -> None:
+    assert ranges.enclosed([(b"Content-Range", line) for line in lines], body) == found

@@ -186,6 +186,40 @@ async def test_a_background_forward_that_hangs_holds_up_nobody(
     assert (await late.done()).body == b"two"
 
 
+async def test_a_background_forward_without_a_head_ends_after_max_wait(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # Nobody waits for it, so nobody could give up: its app hears of it, and is cancelled 3 s later.
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    await site.get()
+    await virtual_time.go(32)
+    assert (site.origin.runs, site.origin.cancelled) == (2, 0)
+
+    await virtual_time.go(2)
+
+    assert site.origin.cancelled == 1
+    assert site.dedup.flights.is_empty
+
+
+async def test_a_background_forward_that_somebody_has_joined_ends_when_they_have_gone_on(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    site.origin.hold()
+    await site.get()
+    await virtual_time.go(29.5)  # past the window
+    joined = site.call()
+    await until(lambda: site.origin.runs == 2)
+    await virtual_time.go(1)
+    await until(lambda: site.origin.runs == 3)  # its successor
+    await virtual_time.go(3)
+
+    assert site.origin.cancelled == 1
+    site.origin.release()
+    assert (await joined.done()).body == b"two"
+
+
 async def test_the_client_that_started_a_background_forward_may_leave(
     virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

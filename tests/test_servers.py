@@ -32,7 +32,7 @@ async def serving(app: Any, parser: str) -> AsyncIterator[int]:
     """A uvicorn on a port of its own."""
     config = uvicorn.Config(app, http=parser, ws="none", lifespan="off", loop="asyncio", log_config=None)
     server = uvicorn.Server(config)
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # told TCP, asyncio sends without delay
         listening.bind(("127.0.0.1", 0))
         task = asyncio.create_task(server.serve(sockets=[listening]))
         await eventually(lambda: server.started or task.done())
@@ -53,7 +53,7 @@ class Client:
 
     @classmethod
     async def connect(cls, port: int, buffer: int | None = None) -> Client:
-        plain = socket.socket()
+        plain = socket.socket(proto=socket.IPPROTO_TCP)
         if buffer is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         plain.setblocking(False)

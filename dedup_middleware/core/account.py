@@ -89,6 +89,10 @@ def account(
         because.append(("nothing says that it may be stored", "RFC 9111 s.3"))
         return ResponseAccount("share", None, 0.0, float(answer.age or 0), 0.0, 0.0, because)
     because.insert(0, _lifetime(rule, answer, wall))
+    if authorized:
+        because.append(("it says that it is for all, those without Authorization too", "RFC 9111 s.3.5"))
+    if status == 206:
+        because.append(("a part answers what lies wholly in it", "RFC 9111 s.3.3"))
     if settled.passed is not None:
         because.append(_WHY[settled.passed])
     if settled.rigid:

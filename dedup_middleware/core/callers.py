@@ -85,22 +85,22 @@ class Caller:
 
     def __init__(self, scope: Scope) -> None:
         self._scope: Scope | None = scope
-        self._parts: dict[bytes, list[bytes]] = {}
 
     @property
     def parts(self) -> dict[bytes, list[bytes]]:
         """Credential fields, cookies one by one, and what proxies say of the address."""
         if self._scope is not None:
+            found: dict[bytes, list[bytes]] = {}
             for name, value in self._scope["headers"]:
                 field = name.lower()
                 if field == b"cookie":
                     for cookie, pair in cookie_pairs(without_analytics(value)):
-                        self._parts.setdefault(b"cookie:" + cookie, []).append(pair)
+                        found.setdefault(b"cookie:" + cookie, []).append(pair)
                 elif _PROOFS.search(field):
                     continue
                 elif field in ADDRESS_FIELDS or is_credential(field.decode("latin-1")):
-                    self._parts.setdefault(field, []).append(value)
-            self._scope = None
+                    found.setdefault(field, []).append(value)
+            self._parts, self._scope = found, None
         return self._parts
 
     def may_be(self, other: Caller) -> bool:

@@ -10,24 +10,32 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from . import structured
 from .decide import host_name, target_name
-from .http import first, values
+from .http import first
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
 
+_REFERENCES = frozenset({b"location", b"content-location"})
 _PORTS = {"http": 80, "https": 443}
 
 
-def elsewhere(scope: Scope, headers: Headers) -> tuple[str, ...]:
-    """The names of other targets that the response points to: Location and Content-Location, of the same origin."""
-    found = []
-    here = f"{scope.get('scheme') or 'http'}://{(first(scope['headers'], b'host') or b'').decode('latin-1')}"
-    for field in (b"location", b"content-location"):
-        for value in values(headers, field):
+def effects(scope: Scope, headers: Headers) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of what else a response's fields say is out of date: targets of the same origin, and groups.
+
+    Targets are those of Location and Content-Location, groups those of Cache-Group-Invalidation.
+    """
+    targets: list[str] = []
+    named: list[bytes] = []
+    for name, value in headers:
+        field = name.lower()
+        if field in _REFERENCES:
+            here = f"{scope.get('scheme') or 'http'}://{(first(scope['headers'], b'host') or b'').decode('latin-1')}"
             path = _same_origin(here, scope["path"], value.decode("latin-1"))
             if path is not None:
-                found.append(target_name({"path": path, "headers": scope["headers"]}))
-    return tuple(found)
+                targets.append(target_name({"path": path, "headers": scope["headers"]}))
+        elif field == b"cache-group-invalidation":
+            named.append(value)
+    return tuple(targets), groups(named)
 
 
 def _same_origin(here: str, path: str, reference: str) -> str | None:

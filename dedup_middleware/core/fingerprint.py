@@ -35,6 +35,8 @@ class Hasher:
 
     def __init__(self, secret: bytes) -> None:
         self._keyed = hashlib.blake2b(key=hashlib.blake2b(secret, digest_size=32).digest(), digest_size=16)
+        # The key's block is digested when what follows it comes: here once, and not in every copy.
+        self._keyed.update(b"\0")
 
     @property
     def begin(self) -> Callable[[], hashlib.blake2b]:

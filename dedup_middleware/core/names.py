@@ -132,7 +132,7 @@ ONE_EXCHANGE: Final = frozenset(
 """Response fields about one exchange: neither stored nor given to followers."""
 
 PERSONAL_FIELDS: Final = frozenset(
-    b"set-cookie set-cookie2 authentication-info proxy-authentication-info www-authenticate x-csrf-token "
+    b"set-cookie set-cookie2 authentication-info www-authenticate x-csrf-token "
     b"x-xsrf-token x-csrftoken csrf-token clear-site-data x-auth-token x-access-token x-refresh-token x-session-token "
     b"access-token refresh-token authorization x-amz-security-token x-new-token dpop-nonce x-subject-token "
     b"x-api-key session-id x-session-id sec-session-registration replay-nonce location-token "

@@ -1,7 +1,7 @@
-"""Ranges: parts of a stored complete response, as 206 or 416 (RFC 9110 s.14, s.15.3.7).
+"""Ranges: parts of a stored response, whole or itself a part, as 206 or 416 (RFC 9110 s.14, s.15.3.7).
 
 Law: a part is a slice of the stored bytes. What is not asked in the grammar, or asks for the same bytes twice or for
-too many parts, is answered by the whole.
+too many parts, is answered by the whole; a byte that is not stored by nobody here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ MOST_RANGES: Final = 16
 
 _UNIT = re.compile(rb"bytes=", re.IGNORECASE)
 _RANGE = re.compile(rb"([0-9]*+)-([0-9]*+)")
+_CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _FAR: Final = 10**18
 """A position beyond the end of every body."""
 
@@ -149,6 +150,57 @@ def partial(
         fields = [(b"content-type", b"multipart/byteranges; boundary=" + separator)]
         kept = _without(headers, _NOT_IN_PART | {b"content-type"})
     return 206, [*kept, *fields, (b"content-length", b"%d" % len(content))], content
+
+
+def within(
+    request: Headers,
+    headers: Headers,
+    body: bytes,
+    etag: bytes | None,
+    last_modified: bytes | None,
+    *,
+    dated: float | None = None,
+) -> tuple[int, Headers, bytes] | None:
+    """The 206 by which a stored 206 answers a GET with a Range that lies wholly in it (RFC 9111 s.3.3).
+
+    None where it does not: one range, of bytes that are all there. The arguments are those of `partial`.
+    """
+    lines = values(request, b"range")
+    specs = parse(lines[0]) if len(lines) == 1 else None
+    if specs is None or len(specs) != 1:
+        return None
+    there = enclosed(headers, body)
+    if there is None or not if_range_holds(values(request, b"if-range"), etag, last_modified, dated):
+        return None
+    (held_from, held_to), length = there
+    # Where the length of the whole is not known, only a range with both its ends says which bytes it means.
+    start, end = specs[0]
+    if length is None and (start is None or end is None):
+        return None
+    for start, stop in satisfiable(specs, _FAR if length is None else length):
+        if held_from <= start and stop <= held_to:
+            content = body[start - held_from : stop - held_from]
+            span = b"bytes %d-%d/%b" % (start, stop - 1, b"*" if length is None else b"%d" % length)
+            size = (b"content-length", b"%d" % len(content))
+            return 206, [*_without(headers, _NOT_IN_PART), (b"content-range", span), size], content
+    return None
+
+
+def enclosed(headers: Headers, body: bytes) -> tuple[Part, int | None] | None:
+    """Which bytes of the whole a 206 holds, and how many the whole has, if that is said (s.14.4, s.15.3.7.1).
+
+    None where it does not say so in the grammar, holds several parts, or more than it says. One that holds less than it
+    says has the first of them.
+    """
+    lines = values(headers, b"content-range")
+    matched = _CONTENT_RANGE.fullmatch(lines[0]) if len(lines) == 1 else None
+    if matched is None:
+        return None
+    start, end = int(matched[1]), int(matched[2])
+    length = None if matched[3] == b"*" else int(matched[3])
+    if end < start or len(body) > end + 1 - start or (length is not None and length <= end):
+        return None
+    return (start, start + len(body)), length
 
 
 def content_range(part: Part, length: int) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
+from ..core.memo import Memo
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
@@ -22,11 +24,15 @@ SWEEP_SECONDS: Final = 30.0
 
 
 class Keeper:
-    """Holds the store; `make` gives an empty one. Look-ups go to `store` itself, guarded by who asks."""
+    """Holds the store; `make` gives an empty one. Look-ups go to `store` itself, guarded by who asks.
+
+    `beside` tells under a request's key which other requests' responses may answer it too, if they are still stored.
+    """
 
     def __init__(self, make: Callable[[], Store], clock: Callable[[], float], telemetry: Telemetry) -> None:
         self.make = make
         self.store = make()
+        self.beside: Memo[bytes, tuple[bytes, ...]] = Memo(10_000)
         self._clock = clock
         self._telemetry = telemetry
         self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None

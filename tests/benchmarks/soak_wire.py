@@ -54,7 +54,7 @@ class Pool:
 
     async def slow(self) -> Connection:
         """One that takes little at a time; never given back."""
-        plain = socket.socket()
+        plain = socket.socket(proto=socket.IPPROTO_TCP)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         plain.setblocking(False)
         await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.port))

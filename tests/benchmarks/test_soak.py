@@ -76,7 +76,7 @@ def without_invalidation() -> Service:
     """The middleware itself, deaf to writes."""
     service = deduplicated()
     assert isinstance(service.app, DedupMiddleware)
-    service.app.dedup.wrote = lambda scope, names, groups=(): None  # type: ignore[method-assign] # deaf
+    service.app.dedup.holdings.wrote = lambda scope, names, groups=(): None  # type: ignore[method-assign] # deaf
     return service
 
 

@@ -214,7 +214,7 @@ class Arena:
         self._named = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="arena", daemon=True)
-        self._listening = socket.socket()
+        self._listening = socket.socket(proto=socket.IPPROTO_TCP)  # told TCP, asyncio sends without delay
         self._log = logging.getLogger("uvicorn.error")
         # uvicorn adds a Date to every response unless told not to: rows say themselves when the app sends one.
         config = uvicorn.Config(

@@ -58,6 +58,17 @@ def the_authorization_of_another_is_nobodys_concern() -> list[Patch]:
     return [(keeping, "settle", broken)]
 
 
+def a_callers_part_is_for_all() -> list[Patch]:
+    _, name, broken = _text(keeping, "settled_by", "for_all=authorized", "for_all=True")
+    return [(forward, name, broken)]
+
+
+def what_is_for_all_is_so_when_it_is_stale() -> list[Patch]:
+    stale = ' or verdict.reason != "fresh"'
+    _, name, broken = _text(serving, "serve_from_whole", stale, "")
+    return [(exchange, name, broken)]
+
+
 def what_failed_late_stays_stored() -> list[Patch]:
     return [(Keeper, "take_back", _nothing)]
 

@@ -23,6 +23,7 @@ Judge = Callable[[int], list[str]]
 LIMIT: Final = 2000
 """Seeds within which every mutant must be caught."""
 KNOWN: Final[dict[str, tuple[int, ...]]] = {
+    "a_callers_part_is_for_all": (1028,),
     "a_deserted_flight_is_not_cancelled": (555, 742, 916, 978),
     "a_cancelled_leader_cancels_the_flight": (73, 111, 129, 131),
     "the_leaders_leaving_deserts_the_flight": (488, 596, 807, 943),

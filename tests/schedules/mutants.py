@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, Final
 
-from dedup_middleware import bypass, calls, dedup, exchange, flights, forward, keeping
+from dedup_middleware import asgi, calls, dedup, exchange, flights, forward, keeping
 from dedup_middleware.body import Body
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.core.settle import Pass, ShareOnly
@@ -243,13 +243,20 @@ def a_store_that_cannot_forget_is_kept() -> list[Patch]:
 def a_write_invalidates_only_before() -> list[Patch]:
     return [
         _text(
-            bypass, "_write", "finally:\n        if changed:\n            wrote()", "finally:\n        pass"
+            asgi,
+            "write",
+            "finally:\n        if changed and not holdings.is_idle:\n            wrote()",
+            "finally:\n        pass",
         )
     ]
 
 
 def a_write_invalidates_only_after() -> list[Patch]:
-    return [_text(bypass, "_write", "            if changed:\n                wrote()\n", "")]
+    return [
+        _text(
+            asgi, "write", "            if changed and not holdings.is_idle:\n                wrote()\n", ""
+        )
+    ]
 
 
 def callers_do_not_read_their_own_writes() -> list[Patch]:

@@ -62,7 +62,7 @@ class Client:
 
     @classmethod
     async def connect(cls, port: int, buffer: int | None = None, tls: ssl.SSLContext | None = None) -> Client:
-        plain = socket.socket()
+        plain = socket.socket(proto=socket.IPPROTO_TCP)  # told TCP, asyncio sends without delay
         if buffer is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         plain.setblocking(False)

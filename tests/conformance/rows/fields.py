@@ -61,7 +61,6 @@ DROPPED = [
         "Trailer": "x-late",
         "Upgrade": "h2c",
     }.items()
-    if name != "Proxy-Authentication-Info"  # it speaks to one client: such a response is not shared at all
 ]
 
 CONNECTION = [
