@@ -12,7 +12,8 @@ from .alerts import Alert
 from .asgi import DedupMiddleware
 from .core.errors import ConfigurationError, ForwardFailed
 from .core.explain import Explanation
-from .core.rules import ANONYMOUS, Rule
+from .core.rules import Rule
+from .core.selectors import ANONYMOUS
 from .dedup import Dedup
 from .marks import deduplicate
 from .stats import RuleStats, Stats

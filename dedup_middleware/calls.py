@@ -1,73 +1,28 @@
 """Functions inside the app, run once for all who ask for the same thing: the same flights and store as for requests.
 
-Law: a call never waits for itself, however deep; then the function runs once more.
+Law: a key is plain data, settings are checked as a rule's are, and what functions are called in metrics is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
-import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import msgspec
-
+from .call import Call, Engine
 from .core import canonical
 from .core.checks import duration
-from .core.errors import ConfigurationError, ForwardFailed
-from .core.http import NAME_OVERHEAD, RESPONSE_OVERHEAD, StoredValue
+from .core.errors import ConfigurationError
 from .core.rules import Rule
-from .events import Events, ExecutionCollapsed, ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
-from .flight import Flight, FlightAbandonedError, Limits
-from .nesting import current, inside, waiting, waits_for_itself
-from .telemetry import DEBUG, Telemetry, requests_log
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Awaitable, Callable
 
-    from .core.http import Stored
-    from .core.status import Outcome, Reason
-    from .flights import FlightTable
-    from .stores import Store
-    from .telemetry import Span, Trace
 
 T = TypeVar("T")
 
-PARTITION: Final = -1
 MAX_LABELS: Final = 200
-
-
-class Engine(Protocol):
-    """What calls need of the engine."""
-
-    lock: threading.RLock
-    store: Store
-    flights: FlightTable
-    telemetry: Telemetry
-    events: Events
-    clock: Callable[[], float]
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is shared."""
-
-    def in_use(self) -> None:
-        """Somebody uses the engine."""
-
-    def digest(self, data: bytes) -> bytes:
-        """The engine's keyed digest."""
-
-    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
-        """Store, and see to it that what expires is freed; whether it was stored."""
-
-    def note(self, label: str, key: bytes, stored: Stored) -> None:
-        """A stored value has its first hit since hits were recorded."""
-
-    def store_failed(self, operation: str, error: Exception) -> None:
-        """The store raised: the work is done as if nothing was stored."""
 
 
 class Calls:
@@ -98,7 +53,7 @@ class Calls:
             raise TypeError(
                 f"the key of a call is plain data, not what this {type(key).__name__} holds"
             ) from None
-        one = _Call(dedup, digest, fn, rule, names, self._label(label or name_of(fn)))
+        one = Call(dedup, digest, fn, rule, names, self._label(label or name_of(fn)))
         if not dedup.enabled:
             return cast("T", await one.alone("disabled"))
         try:
@@ -114,256 +69,6 @@ class Calls:
                 return "call"
             self._labels.add(name)
         return name
-
-
-class _Call:
-    """One caller's way to a value."""
-
-    def __init__(
-        self,
-        dedup: Engine,
-        key: bytes,
-        fn: Callable[[], Awaitable[Any]],
-        rule: Rule,
-        names: tuple[str, ...],
-        label: str,
-    ) -> None:
-        self.dedup = dedup
-        self.key = key
-        self.fn = fn
-        self.rule = rule
-        self.names = names
-        self.label = label
-        self.started = dedup.clock()
-        self.tracer = dedup.telemetry.tracer(self.started)
-        self.started_ns = time.time_ns() if self.tracer is not None else 0
-
-    async def run(self, loop: asyncio.AbstractEventLoop) -> Any:
-        dedup = self.dedup
-        reason: Reason = "miss"
-        for attempt in range(3):
-            # One synchronous step: look up, look for a flight, or open one.
-            try:
-                stored = dedup.store.get(PARTITION, self.key, dedup.clock())
-            except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises
-                dedup.store_failed("get", error)
-                stored = None
-            # A value without one of this call's tags would outlive their invalidation.
-            if stored is not None and set(self.names) <= set(stored.names):
-                value = cast("StoredValue", stored)
-                value.hits += 1
-                if not value.noted:
-                    dedup.note(self.label, self.key, value)
-                seconds = (("saved", value.seconds), ("age", dedup.clock() - value.stored_at))
-                self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
-                return value.value
-            flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
-            if flight is None:
-                return await self._lead(loop, reason, listed=attempt < 2)
-            if waits_for_itself(flight):
-                return await self._lead(loop, "nested", listed=False)
-            try:
-                return await self._follow(flight)
-            except FlightAbandonedError:
-                reason = "max-wait"
-        raise AssertionError("unreachable: the last attempt leads")  # pragma: no cover - see the range above
-
-    async def _lead(self, loop: asyncio.AbstractEventLoop, reason: Reason, *, listed: bool) -> Any:
-        dedup = self.dedup
-        limits = Limits(float(self.rule.max_wait), self.rule.max_followers, self.rule.max_response_body)
-        flight = dedup.flights.open(
-            loop, self.key, limits, lambda: self.names, listed=listed, runs_on=self.rule.stores
-        )
-        if flight is None:
-            return await self.alone("too-many-flights")
-        flight.label = self.label
-        telemetry, span = dedup.telemetry, None
-        if self.tracer is not None:
-            span = telemetry.start_request(self.tracer, "forwarded", self.label, "", self.started_ns)
-            flight.trace = telemetry.start_forward(self.tracer, span, self.label, "", self.key)
-        waiter = flight.board(leader=True)
-        holder = current()
-        error: str | None = None
-        try:
-            with waiting(holder, flight):  # before the work begins: an eager task runs at once
-                flight.launch(functools.partial(self._work, flight))
-                await waiter.head()
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            raise
-        finally:
-            waiter.leave()
-            error = error or flight.error_type
-            why = "failed" if flight.error_type else reason
-            self._tell(
-                "forwarded", why, flight.trace.flight if flight.trace else None, error=error, span=span
-            )
-        if flight.error is not None:
-            raise flight.error
-        return flight.head[0]
-
-    async def _work(self, flight: Flight) -> None:
-        """The forward: in the flight's own task."""
-        inside.set(flight)
-        if flight.trace is not None:
-            self.dedup.telemetry.enter(flight.trace.span)
-        dedup, events, key = self.dedup, self.dedup.events, self.key.hex()
-        if events.heard:
-            events.publish(
-                ExecutionStarted(at=time.time(), rule=self.label, key=key, flight=flight.generation)
-            )
-        error: str | None = None
-        try:
-            value = await self.fn()
-            now = dedup.clock()
-            flight.complete = True
-            if self.rule.ttl:
-                names = tuple(flight.names)
-                stored = StoredValue(
-                    value,
-                    now,
-                    now + float(self.rule.ttl),
-                    names,
-                    flight.generation,
-                    now - flight.opened_at,
-                    label=self.label,
-                    size=_size(value, names),
-                )
-                if flight.trace is not None:
-                    stored.flight, stored.link = flight.trace.flight, flight.trace.context
-                with dedup.lock:  # no invalidation between the look and the put
-                    done = flight.current and dedup.put(PARTITION, self.key, stored, flight.loop)
-                if done and events.heard:
-                    events.publish(
-                        ResponseStored(
-                            at=time.time(),
-                            rule=self.label,
-                            key=key,
-                            bytes=stored.size,
-                            ttl=float(self.rule.ttl),
-                            tags=tags_in(names),
-                        )
-                    )
-            flight.close()
-            flight.open_head((value,))
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            if flight.followers:
-                dedup.telemetry.failed("call", error, self.label, flight.followers, flight.trace)
-            raise
-        finally:
-            seconds = dedup.clock() - flight.opened_at
-            dedup.telemetry.record_forward(seconds, flight.followers, self.label, "")
-            if events.heard:
-                events.publish(
-                    ExecutionCompleted(
-                        at=time.time(),
-                        rule=self.label,
-                        key=key,
-                        flight=flight.generation,
-                        duration=seconds,
-                        followers=flight.followers,
-                        error=error,
-                        trace_id=flight.trace.trace_id if flight.trace is not None else None,
-                    )
-                )
-            if flight.trace is not None:
-                dedup.telemetry.end_forward(
-                    flight.trace, self.label, "", flight.key, flight.followers, error=error
-                )
-
-    async def _follow(self, flight: Flight) -> Any:
-        for name in self.names:  # whose invalidation concerns the value too, from now on
-            self.dedup.flights.add_name(flight, name)
-        waiter = flight.board(leader=False)
-        holder = current()
-        trace: Trace | None = flight.trace
-        error: str | None = None
-        again = False
-        try:
-            with waiting(holder, flight):
-                head = await waiter.head()
-            if head is None:
-                error = flight.error_type or "IncompleteResponse"
-                raise ForwardFailed(error, trace.trace_id if trace else None)  # noqa: TRY301 - told below
-            return head[0]
-        except FlightAbandonedError:
-            again = True
-            raise
-        except BaseException as failure:
-            error = error or type(failure).__qualname__
-            raise
-        finally:
-            waiter.leave()
-            if not again:
-                now = self.dedup.clock()
-                seconds = (("waited", now - self.started), ("saved", now - flight.opened_at))
-                self.dedup.telemetry.record_wait(now - self.started, self.label, flight.loop.call_soon)
-                self._tell(
-                    "collapsed",
-                    "in-flight",
-                    trace.flight if trace else None,
-                    trace.context if trace else None,
-                    error=error,
-                    seconds=seconds,
-                    under=flight,
-                )
-
-    async def alone(self, reason: Reason) -> Any:
-        """The function by itself."""
-        error: str | None = None
-        try:
-            return await self.fn()
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            raise
-        finally:
-            self._tell("bypassed", reason, error=error)
-
-    def _tell(
-        self,
-        outcome: Outcome,
-        reason: Reason,
-        flight: str | None = None,
-        link: Any = None,
-        *,
-        seconds: tuple[tuple[str, float], ...] = (),
-        error: str | None = None,
-        span: Span | None = None,
-        under: Flight | None = None,
-    ) -> None:
-        telemetry = self.dedup.telemetry
-        telemetry.count(outcome, reason, self.label, "", dict(seconds).get("saved", 0.0))
-        if outcome in ("hit", "collapsed") and requests_log.isEnabledFor(DEBUG):
-            telemetry.debug(outcome, reason, self.label, seconds)
-        if outcome == "collapsed" and under is not None and self.dedup.events.heard:
-            told = dict(seconds)
-            self.dedup.events.publish(
-                ExecutionCollapsed(
-                    at=time.time(),
-                    rule=self.label,
-                    key=self.key.hex(),
-                    flight=under.generation,
-                    waited=told["waited"],
-                    saved=told["saved"],
-                    trace_id=under.trace.trace_id if under.trace is not None else None,
-                )
-            )
-        if self.tracer is not None:
-            telemetry.tell(
-                self.tracer,
-                self.started_ns,
-                outcome,
-                reason,
-                self.label,
-                "",
-                self.key,
-                flight=flight,
-                link=link,
-                error=error,
-                span=span,
-                seconds=seconds,
-            )
 
 
 def checked(ttl: object, tags: object, max_wait: object) -> Rule:
@@ -388,15 +93,6 @@ def checked(ttl: object, tags: object, max_wait: object) -> Rule:
 def _rule(ttl: Any, max_wait: Any) -> Rule:
     """Checked once for each pair of values: a rule costs more than a hit."""
     return Rule(ttl=duration("Rule.ttl", ttl), max_wait=max_wait)  # a function has no origin to follow
-
-
-def _size(value: object, names: Iterable[str]) -> int:
-    """An estimate of the bytes that a value holds: its encoded size where it has one, else its shell's."""
-    try:
-        inner = len(msgspec.msgpack.encode(value)) * 2
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        inner = sys.getsizeof(value)
-    return RESPONSE_OVERHEAD + inner + sum(NAME_OVERHEAD + len(name) for name in names)
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
-from .calls import PARTITION
+from .call import PARTITION
 from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous
 from .core.errors import ConfigurationError
 from .core.memo import Memo

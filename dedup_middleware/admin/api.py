@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from ..calls import PARTITION
+from ..call import PARTITION
 from ..core.errors import ConfigurationError
 from ..core.status import OUTCOMES
 from . import shapes

@@ -5,6 +5,7 @@ Law: headers are ordered pairs of bytes, never a dict, and nothing here is share
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -122,6 +123,15 @@ def response_size(headers: Headers, body: bytes, names: Iterable[str]) -> int:
     """The bytes a response is charged for in the store."""
     fields = sum(len(name) + len(value) + PAIR_OVERHEAD for name, value in headers)
     return RESPONSE_OVERHEAD + fields + len(body) + sum(NAME_OVERHEAD + len(name) for name in names)
+
+
+def value_size(value: object, names: Iterable[str]) -> int:
+    """An estimate of the bytes that a value holds: its encoded size where it has one, else its shell's."""
+    try:
+        inner = len(msgspec.msgpack.encode(value)) * 2
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        inner = sys.getsizeof(value)
+    return RESPONSE_OVERHEAD + inner + sum(NAME_OVERHEAD + len(name) for name in names)
 
 
 def values(headers: Headers, name: bytes) -> list[bytes]:

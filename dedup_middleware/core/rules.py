@@ -6,36 +6,20 @@ refused with its place, its value and what is allowed.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from .checks import NOT_YET, check_fields, duration, is_async, share, texts, truth, whole
+from .checks import NOT_YET, check_fields, duration, share, texts, truth, whole
 from .errors import ConfigurationError
 from .http import SAFE_METHODS
 from .paths import PathPattern
+from .selectors import TOKEN, Identity, check_ignore, check_parameters, identity_of, vary_of
 
 DEFAULT_METHODS: Final = ("GET", "HEAD", "QUERY")
 WRITING_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TAG_PARAMETER = re.compile(r"\{([^{}]*)\}")
-
-
-class Anonymous:
-    """The type of `ANONYMOUS`: what an identity function returns for a caller who is nobody in particular."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "ANONYMOUS"
-
-
-ANONYMOUS: Final = Anonymous()
-
-Identity = str | Sequence[str] | Callable[[Mapping[str, Any]], "str | bytes | Anonymous"]
 
 
 class _RuleMeta(msgspec.StructMeta):
@@ -115,7 +99,7 @@ class Rule(_Path, frozen=True, kw_only=True):
         for field in ("tags", "invalidates", "ignore"):
             force_setattr(self, field, texts(f"Rule.{field}", getattr(self, field)))
         for field in ("tags", "invalidates"):
-            _check_parameters(f"Rule.{field}", getattr(self, field), parameters)
+            check_parameters(f"Rule.{field}", getattr(self, field), parameters)
         if self.name is not None and not (type(self.name) is str and self.name):
             raise ConfigurationError("Rule.name", self.name, "a text that is not empty")
         for field in _SWITCHES:
@@ -127,10 +111,10 @@ class Rule(_Path, frozen=True, kw_only=True):
         if self.mode not in ("on", "off"):
             raise ConfigurationError("Rule.mode", self.mode, '"on" or "off"')
         force_setattr(self, "methods", self._checked_methods())
-        force_setattr(self, "vary", _vary(self.vary))
+        force_setattr(self, "vary", vary_of(self.vary))
         for item in self.ignore:
-            _check_ignore(item)
-        force_setattr(self, "identity", _identity(self.identity))
+            check_ignore(item)
+        force_setattr(self, "identity", identity_of(self.identity))
         self._check_together()
         self._check_caching()
 
@@ -141,7 +125,7 @@ class Rule(_Path, frozen=True, kw_only=True):
         if not methods:
             raise ConfigurationError("Rule.methods", [], "at least one method")
         for method in methods:
-            if not _TOKEN.fullmatch(method):
+            if not TOKEN.fullmatch(method):
                 raise ConfigurationError("Rule.methods", method, "method names, such as GET")
         return tuple(dict.fromkeys(method.upper() for method in methods))
 
@@ -253,86 +237,3 @@ SHARED_CACHE: Final[Mapping[str, Any]] = {
 """The preset `Rule.shared_cache()`, in TOML `preset = "shared-cache"`."""
 
 RULE_FIELDS: Final = frozenset(field.name for field in msgspec.structs.fields(Rule))
-
-
-def _check_parameters(place: str, templates: Sequence[str], parameters: frozenset[str]) -> None:
-    for template in templates:
-        for name in _TAG_PARAMETER.findall(template):
-            if name not in parameters:
-                known = ", ".join(sorted(f"{{{p}}}" for p in parameters)) or "none in this path"
-                raise ConfigurationError(place, template, f"parameters of the path: {known}")
-        if re.search(r"[{}]", _TAG_PARAMETER.sub("", template)):
-            raise ConfigurationError(place, template, "a text with {parameters} of the path")
-
-
-def _vary(value: object) -> tuple[str, ...] | str | None:
-    if value is None:
-        return None
-    if value == "origin":
-        return "origin"
-    allowed = (
-        '"origin", or a list of field names, "client", "cookie:NAME", "state:NAME", "scope:NAME"; '
-        '"*" for everything, with "-NAME" for what it should leave out'
-    )
-    items = tuple(
-        item.lower() if not item.startswith(("cookie:", "state:", "scope:")) else item
-        for item in texts("Rule.vary", value, allowed)
-    )
-    for item in items:
-        name = item.removeprefix("-")
-        for prefix in ("cookie:", "state:", "scope:"):
-            if not item.startswith("-") and name.startswith(prefix):
-                name = name.removeprefix(prefix)
-        if item != "*" and not _TOKEN.fullmatch(name):
-            raise ConfigurationError("Rule.vary", item, allowed)
-        if item.startswith("-") and "*" not in items:
-            raise ConfigurationError("Rule.vary", item, '"-NAME" only beside "*"')
-    return items
-
-
-def _check_ignore(item: str) -> None:
-    from .names import is_credential, is_secret  # noqa: PLC0415 - names is needed here only
-
-    kind, _, pattern = item.partition(":")
-    if kind not in ("query", "body", "header", "state", "scope") or not pattern:
-        raise ConfigurationError(
-            "Rule.ignore",
-            item,
-            '"query:NAME", "body:NAME", "header:NAME", "state:NAME" or "scope:NAME"; NAME may hold *',
-        )
-    never = "no credential: leaving one out of the key would give one caller's response to another"
-    if kind == "header" and (
-        is_credential(pattern.lower()) or pattern.lower() in ("range", "if-range", "host")
-    ):
-        raise ConfigurationError("Rule.ignore", item, never)
-    if kind in ("query", "body") and is_secret(pattern):
-        raise ConfigurationError("Rule.ignore", item, never)
-
-
-def _identity(value: object) -> Identity:
-    allowed = '"separate", "credentials", "shared", "origin", a list of credentials, or a function'
-    if isinstance(value, str):
-        if value not in ("separate", "credentials", "shared", "origin"):
-            raise ConfigurationError("Rule.identity", value, allowed)
-        return value
-    if callable(value):
-        if is_async(value):
-            raise ConfigurationError("Rule.identity", value, f"{allowed} (not an async one)")
-        return value
-    items = texts("Rule.identity", value, allowed)
-    if not items:
-        raise ConfigurationError(
-            "Rule.identity", [], 'a list that names something ("shared" means one response for all)'
-        )
-    for item in items:
-        kind, colon, name = item.partition(":")
-        text = name if colon and kind in ("cookie", "header") else item
-        if not _TOKEN.fullmatch(text):
-            raise ConfigurationError(
-                "Rule.identity",
-                item,
-                '"cookie:NAME", "header:NAME", "user", "session", "certificate" or "client"',
-            )
-    return tuple(
-        item if item.startswith("cookie:") else item.removeprefix("header:").lower() for item in items
-    )

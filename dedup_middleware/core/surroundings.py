@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import canonical
 from .callers import has_certificate, user_identity
-from .rules import Anonymous
+from .selectors import Anonymous
 
 if TYPE_CHECKING:
     from .http import Scope

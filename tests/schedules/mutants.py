@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, Final
 
-from dedup_middleware import asgi, calls, dedup, exchange, flights, forward, keeping
+from dedup_middleware import asgi, call, dedup, exchange, flights, forward, keeping
 from dedup_middleware.body import Body
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.core.settle import Pass, ShareOnly
@@ -290,11 +290,11 @@ def nested_requests_wait() -> list[Patch]:
 
 
 def calls_wait_for_themselves() -> list[Patch]:
-    return [(calls, "waits_for_itself", lambda flight: False)]
+    return [(call, "waits_for_itself", lambda flight: False)]
 
 
 def a_stale_value_is_stored() -> list[Patch]:
-    return [_text(calls._Call, "_work", "flight.current", "True")]
+    return [_text(call.Call, "_work", "flight.current", "True")]
 
 
 def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
