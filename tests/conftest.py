@@ -40,9 +40,13 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays, so no collection of garbage looks at it again."""
+    """What is there before the first test stays, so no collection of garbage looks at it again.
+
+    The second collection counts how much is left: almost nothing, so that what tests leave is soon collected.
+    """
     gc.collect()
     gc.freeze()
+    gc.collect()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from dedup_middleware.flight import Flight, Limits
+from dedup_middleware.flight import Flight, FlightAbandonedError, Limits, WaiterGoneError
 from dedup_middleware.flights import FlightTable
-from dedup_middleware.waiter import FlightAbandonedError, WaiterGoneError
 
 from .kit import FakeClock, VirtualTime, settle
 

@@ -45,7 +45,6 @@ FLOORS = {
     "stats": 1,
     "stores": 1,
     "telemetry": 1,
-    "waiter": 1,
     "dedup": 2,
     "engine": 2,
     "admin": 3,
