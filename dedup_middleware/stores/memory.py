@@ -58,18 +58,14 @@ class MemoryStore:
         self._expiries: list[tuple[float, int, int, bytes, int]] = []
         self._order = count()
         self._bytes = 0
-        self._responses = 0
+        self.responses = 0
+        """How many there are."""
         self.stored = self.evicted = self.expired = self.invalidated = 0
 
     @property
     def size(self) -> int:
         """What the stored responses are charged for."""
         return self._bytes
-
-    @property
-    def responses(self) -> int:
-        """How many there are."""
-        return self._responses
 
     def get(self, partition: int, key: bytes, now: float) -> Stored | None:
         """The response under this key if it is fresh."""
@@ -117,7 +113,7 @@ class MemoryStore:
                 self._evict(max(self._partitions, key=lambda index: self._partitions[index].currsize))
             responses[key] = self._live[key] = stored
             self._bytes += stored.size
-            self._responses += 1
+            self.responses += 1
             self.stored += 1
             for name in stored.names:
                 self._by_name.setdefault(name, set()).add((partition, key))
@@ -126,7 +122,7 @@ class MemoryStore:
                 self._expiries,
                 (stored.expires + stored.kept, next(self._order), partition, key, stored.generation),
             )
-            if len(self._expiries) > 2 * self._responses + 64:
+            if len(self._expiries) > 2 * self.responses + 64:
                 self._rebuild_expiries()
             return True
 
@@ -141,7 +137,9 @@ class MemoryStore:
         dropped = 0
         with self.lock:
             for name in names:
-                for partition, key in list(self._by_name.get(name, ())):
+                if name not in self._by_name:
+                    continue
+                for partition, key in tuple(self._by_name[name]):
                     if within and not any(own.startswith(within) for own in self._live[key].names):
                         continue
                     self._drop(partition, key)
@@ -175,12 +173,12 @@ class MemoryStore:
     def clear(self) -> int:
         """Drop everything; how many there were."""
         with self.lock:
-            dropped = self._responses
+            dropped = self.responses
             self._partitions.clear()
             self._live.clear()
             self._by_name.clear()
             self._expiries.clear()
-            self._bytes = self._responses = 0
+            self._bytes = self.responses = 0
             self.invalidated += dropped
         return dropped
 
@@ -217,7 +215,7 @@ class MemoryStore:
         """The one door out: bytes, count and index follow the responses."""
         del self._live[key]
         self._bytes -= stored.size
-        self._responses -= 1
+        self.responses -= 1
         for name in stored.names:
             keys = self._by_name[name]
             keys.discard((partition, key))
