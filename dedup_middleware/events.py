@@ -149,6 +149,10 @@ class Subscription:
     def close(self) -> None:
         """Hear no more; what waits is still delivered."""
         self._forget(self)
+        self.end()
+
+    def end(self) -> None:
+        """`close`, but in the listener's own thread: it takes no lock here, wherever the collector may call it."""
         self._waiting.put(None)
 
     def _run(self, waiting: queue.SimpleQueue[Event | None]) -> None:
@@ -157,6 +161,7 @@ class Subscription:
                 self._listener(event)
             except Exception as error:  # noqa: BLE001 - the listener is the user's
                 self._failed(error)
+        self._forget(self)
 
 
 class Events:

@@ -45,6 +45,11 @@ class House:
         (gate,) = self.admin.user_middleware
         return gate.kwargs["house"]
 
+    def end(self) -> None:
+        """Nobody listens to the engine any more; where a test made the house, `conftest.py` sees to it."""
+        for one in self.dedup.events._subscriptions:
+            one.close()
+
     async def _item(self, request: Any) -> PlainTextResponse:
         self.runs += 1
         return PlainTextResponse(f"run {self.runs}")

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from dedup_middleware import Dedup, Rule
 from dedup_middleware.admin.table import Table
 from dedup_middleware.events import Subscription
 
-from .kit import FakeClock, VirtualTime, settle
+from .kit import FakeClock, VirtualTime, settle, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -99,6 +100,13 @@ def browser(chromium: str) -> Iterator[Browser]:
         launched = driver.chromium.launch(executable_path=chromium, args=arguments)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_listens_in_the_end() -> Iterator[None]:
+    """After the last test of this process no thread of a listener or of an audit log is left."""
+    yield
+    wait_for(lambda: not any(one.name in ("dedup-listener", "dedup-audit") for one in threading.enumerate()))
 
 
 @pytest.fixture(autouse=True)

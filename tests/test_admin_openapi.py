@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -22,9 +23,10 @@ ASKED = [one for one in OPERATIONS if one.name != "events"]  # which has no end
 
 
 @pytest.fixture(scope="module")
-def schema() -> Any:
+def schema() -> Iterator[Any]:
     house = House(*RULES, requests_per_minute=MANY, changes_per_minute=MANY, failures_per_minute=MANY)
-    return schemathesis.openapi.from_asgi("/_dedup/api/openapi.json", house.app, headers=BEARER)
+    yield schemathesis.openapi.from_asgi("/_dedup/api/openapi.json", house.app, headers=BEARER)
+    house.end()
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])

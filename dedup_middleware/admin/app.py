@@ -99,7 +99,7 @@ def admin(
     app.router.redirect_slashes = False
     app.add_middleware(_Gate, house=house)
     subscription = dedup.subscribe(recorder, *KINDS)
-    weakref.finalize(app, subscription.close)
+    weakref.finalize(app, subscription.end)
     if table is not None:
         weakref.finalize(app, table.end)
     return app

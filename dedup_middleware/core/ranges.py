@@ -21,7 +21,7 @@ MOST_RANGES: Final = 16
 
 _UNIT = re.compile(rb"bytes=", re.IGNORECASE)
 _RANGE = re.compile(rb"([0-9]*+)-([0-9]*+)")
-_CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18}+)-([0-9]{1,18}+)/([0-9]{1,18}+|\*)", re.IGNORECASE)
 _FAR: Final = 10**18
 """A position beyond the end of every body."""
 

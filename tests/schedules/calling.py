@@ -62,6 +62,8 @@ def what_an_overtaken_run_waits_for_is_overtaken(view: View) -> Breaches:
         worked = world.worked[asked.value]
         if worked.started.at > asked.began.at:
             continue  # it waited for another one first, and nothing says since when for this one
+        if asked.ended is not None and worked.ended is not None and asked.ended.at > worked.ended.at + SLACK:
+            continue  # the value was stored: it waited for another one to the end
         names = {f"target:{run.target}", f"tag:{tag_of(run.target)}"}
         for one in world.invalidations:
             if not one.names or not one.names & names or not worked.started.tick < one.moment.tick:

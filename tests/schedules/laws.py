@@ -261,9 +261,19 @@ def hits_are_fresh_and_whole(view: View) -> Breaches:
         if VARY_LANGUAGE in run.script.fields:
             continue  # it stands under a key of its own
         before = newest.get(view.key(request), run)
-        if before.started.at > run.started.at:
+        if before.started.at > run.started.at and not _was_gone(view, before, run):
             yield f"request {request.serial} got run {run.serial} from the store, older than run {before.serial}"
         newest[view.key(request)] = max(before, run, key=lambda run: run.started)
+
+
+def _was_gone(view: View, newer: Run, run: Run) -> bool:
+    """Whether what the newer run left in the store had expired, or was taken back, when the older one ended."""
+    if newer.head is None or run.ended is None:
+        return False
+    rule = view.rule(run.target)
+    lifetime = float(rule.ttl if newer.script.status == 200 else rule.negative_ttl)
+    failed = newer.error is not None and newer.ended is not None and newer.ended.tick < run.ended.tick
+    return failed or run.ended.at >= newer.head.at + lifetime
 
 
 LAWS: Final[tuple[Callable[[View], Breaches], ...]] = (

@@ -99,8 +99,9 @@ class View:
         return not odd and not self.is_personal(run) and not self.outgrows(run)
 
     def outgrows(self, run: Run) -> bool:
-        """Whether the body may be too large to be kept."""
-        return sum(max(size, 16) for size in run.script.sizes) > self.rule(run.target).max_response_body
+        """Whether the body may be too large to be kept, or says that it is: a short one is said to be longer."""
+        said = sum(max(size, 16) for size in run.script.sizes) + (5 if run.script.ending == "short" else 0)
+        return said > self.rule(run.target).max_response_body
 
     def is_storable(self, run: Run) -> bool:
         """Whether a whole one is certainly stored."""
