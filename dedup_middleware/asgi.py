@@ -15,7 +15,7 @@ from .core.assess import NOTHING_WANTED, Wants, wants
 from .core.checks import check_fields
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
-from .core.http import SAFE_METHODS
+from .core.http import OF_A_RANGE, SAFE_METHODS
 from .core.rules import RULE_FIELDS
 from .dedup import Dedup
 from .exchange import Exchange
@@ -168,7 +168,7 @@ class DedupMiddleware:
         except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
             dedup.store_failed("get", error)
             stored = None
-        if stored is not None:
+        if stored is not None and (plan.lookup is plan.prefix or stored.head.status not in OF_A_RANGE):
             start, content, reason = answer(scope, stored, now)
             try:
                 await send(start)

@@ -16,8 +16,10 @@ from .core import canonical
 from .core.answer import read_answer
 from .core.assess import NOTHING_WANTED, Wants, stands_in
 from .core.effects import groups, origin_of
+from .core.names import PERSONAL_FIELDS
 from .core.settle import Keep, Pass, Settlement, ShareOnly
 from .core.sight import visible
+from .core.surroundings import Part
 from .events import ExecutionStarted, ResponseStored, tags_in
 from .keeping import settled_by, to_store, update_by_head
 from .nesting import inside
@@ -41,6 +43,7 @@ PASS_SECONDS: Final = 2.0
 """How long a hit-for-miss mark holds."""
 OUTGROWN_SECONDS: Final = 60.0
 """How long a key whose body outgrew the limit goes uncollapsed."""
+_HIDDEN: Final = frozenset({Part.HIDDEN, Part.COOKIE})
 _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
 
@@ -195,13 +198,17 @@ class Forward:
             )
             if self._method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
                 update_by_head(dedup, plan, self._leader_scope, head, flight)
-        if validation is not None and validation.outcome == "forwarded":
-            self._supersede(validation.stored, head, settlement)
+        if validation is not None and validation.outcome != "stale":
+            self._supersede(validation, head, settlement)
         if _session_content(self._leader_scope) != self._session:
             settlement = Pass("session")
         vary, variant, passed = self._shown, self._key, None
         if isinstance(settlement, Pass):
             passed = settlement.reason
+            if validation is not None and validation.outcome == "revalidated":
+                # What was another caller's, and for all while it was stored, is so no more.
+                others = PERSONAL_FIELDS - validation.said
+                head.headers = [pair for pair in head.headers if pair[0].lower() not in others]
             if passed != "server-error":
                 dedup.passes.put(variant, dedup.clock() + PASS_SECONDS)
             flight.stop_keeping()
@@ -232,21 +239,29 @@ class Forward:
             dedup.telemetry.head(flight.trace)
         flight.open_head(self._settled)
 
-    def _supersede(self, stored: StoredResponse, head: Answer, settlement: Settlement) -> None:
-        """What the app has answered anew, and not to be stored, shows that what is stored is out of date."""
-        if head.status < 500 and not isinstance(settlement, Keep):
+    def _supersede(self, validation: Validation, head: Answer, settlement: Settlement) -> None:
+        """What the app has answered, and not to be stored, shows that what is stored answers nobody any more.
+
+        A cookie that comes with a 304 does not: it is one caller's, and says nothing of what is stored.
+        """
+        if head.status >= 500 or isinstance(settlement, Keep):
+            return
+        stored = validation.stored
+        comes_with_304 = validation.outcome == "revalidated" and head.personal in validation.said
+        if not comes_with_304 or any(name.lower() in PERSONAL_FIELDS for name, _ in stored.head.headers):
             self._dedup.keeper.take_back(self._plan.ordinal, self._key, stored)
 
     def _variants_by(self, settlement: Keep | ShareOnly) -> frozenset[bytes]:
         """The fields by which variants are told apart from now on.
 
         Those that any response has named; but where the app's own Vary is trusted, what the newest stored one names, so
-        that it answers whatever it fits (RFC 9111 s.4, s.4.1).
+        that it answers whatever it fits (RFC 9111 s.4, s.4.1), and what the app has seen of that is hidden otherwise.
         """
         reader = self._plan.fingerprints
         named = reader.unkeyed(settlement.vary)
-        newest_counts = reader.reading.trusting and isinstance(settlement, Keep)
-        return named if newest_counts else self._shown | named
+        if reader.reading.trusting and isinstance(settlement, Keep):
+            return named | {name for name in self._shown if reader.reading.part(name) in _HIDDEN}
+        return self._shown | named
 
     def _join_groups(self, lines: tuple[bytes, ...]) -> None:
         """The response belongs to more groups than its rule says (RFC 9875 s.2)."""

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from .core.answer import Answer, read_answer
 from .core.conditional import agrees, entity_tag, freshened
+from .core.effects import groups, origin_of
 from .core.fields import http_date
 from .core.http import NEVER, Head, StoredResponse, first, response_size
 from .core.settle import Keep, Pass, Settlement, settle
@@ -78,13 +79,14 @@ def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, f
     reader = plan.fingerprints
     own = reader.key_below(plan.lookup, scope, None)
     asked = [[pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]]
+    of_a_part = len(asked[0]) < len(scope["headers"])
     if for_all:
         asked.append([pair for pair in asked[0] if pair[0].lower() != b"authorization"])
     for headers in asked:
         key = reader.key_below(plan.lookup, {**scope, "headers": headers}, None)
         if isinstance(own, bytes) and isinstance(key, bytes) and key != own:
-            there = [other for other in dedup.keeper.beside.get(key) or () if other != own]
-            dedup.keeper.beside.put(key, (own, *there[: MOST_BESIDE - 1]))
+            there = [other for other in dedup.keeper.beside.get(key) or () if other[0] != own]
+            dedup.keeper.beside.put(key, ((own, of_a_part), *there[: MOST_BESIDE - 1]))
 
 
 def to_store(
@@ -96,7 +98,7 @@ def to_store(
     if answer.age is not None:  # told anew with each hit
         headers = [pair for pair in headers if pair[0].lower() != b"age"]
     etag, own = answer.etag, False
-    if rule.add_etag:
+    if rule.add_etag and answer.status != 206:  # a part's bytes say nothing of the whole's
         made = entity_tag(headers, body)
         own = etag == made  # as it was stored before, and then confirmed by its date
         if first(headers, b"etag") is None:
@@ -173,19 +175,22 @@ def update_by_head(
     if answer.date is None:
         merged.date = None
     keep = settled_by(dedup, plan, "GET", merged, scope, headers, now - flight.opened_at)
-    if not isinstance(keep, Keep):
+    if not isinstance(keep, Keep) or not reader.unkeyed(keep.vary) <= (shown or frozenset()):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
+    named = groups(answer.groups)
+    names = (*stored.names, *(name for name in named if name not in stored.names))
     expires = now + keep.lifetime
-    fields = [pair for pair in merged.shared if pair[0].lower() != b"age"]
+    fields = [pair for pair in merged.shared if pair[0].lower() not in keep.stripped | {b"age"}]
     renewed = structs.replace(
         stored,
         head=Head(stored.head.status, fields),
+        names=names,
         stored_at=now,
         expires=expires,
         generation=flight.generation,
         initial_age=keep.age,
-        size=response_size(fields, stored.body, stored.names),
+        size=response_size(fields, stored.body, names),
         kept=keep.kept,
         stale_while_revalidate=keep.stale_while_revalidate,
         stale_if_error=keep.stale_if_error,
@@ -194,5 +199,6 @@ def update_by_head(
         tail_until=0.0,
     )
     with dedup.lock:
+        dedup.flights.depends(flight, named, origin_of(scope))
         if flight.current:
             dedup.put(plan.ordinal, key, renewed, flight.loop)

@@ -6,10 +6,12 @@ Law: one at a time for a key; it belongs to nobody's request, and what goes wron
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from .core.callers import Caller, address_name
 from .core.http import NEVER
+from .flight import GRACE
 from .forward import Forward
 
 PAUSE: Final = 1.0
@@ -74,6 +76,7 @@ def refresh(
     flight = open_flight(dedup, plan, scope, key, listed=True, runs_on=True)
     if flight is None:
         return
+    stored.refresh_after = NEVER  # while it runs, however long its body takes
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, scope["method"], key)
@@ -90,7 +93,14 @@ def refresh(
         stored=stored,
     )
     flight.on_release = _ends(flight, flight.on_release)
-    flight.launch(forward.run)
+
+    async def run() -> None:
+        try:
+            await forward.run()
+        finally:
+            stored.refresh_after = dedup.clock() + PAUSE
+
+    flight.launch(run)
 
 
 def _ends(flight: Flight, stand_in: Callable[[], bool] | None) -> Callable[[], bool]:
@@ -99,10 +109,17 @@ def _ends(flight: Flight, stand_in: Callable[[], bool] | None) -> Callable[[], b
     It runs for nobody from then on; so its app hears of it, and is cancelled, as when the last client has gone.
     """
 
+    def cancel() -> None:
+        if flight.task is not None:
+            flight.task.cancel()
+
     def over() -> bool:
         flight.runs_on = False
         if flight.waiters:
-            return stand_in is not None and stand_in()
+            helped = stand_in is not None and stand_in()
+            if helped:
+                flight.loop.call_later(GRACE, cancel, context=Context())
+            return helped
         flight.released = True
         flight.board(leader=True).leave()
         return True

@@ -9,6 +9,8 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from .core.assess import FRESH, MISS, Ask, Serve, Verdict, Wants, assess
+from .core.fields import names_listed
+from .core.http import values
 from .hit import answer, part, tell
 from .keeping import OF_A_PART
 from .refresh import refresh
@@ -95,24 +97,31 @@ async def serve_from_whole(
         key = plan.fingerprints.variant(base, shown, headers) if shown else base
         now = dedup.clock()
         verdict, stored = look_up(dedup, plan, key, asked, now)
-        if stored is not None and isinstance(verdict, Serve):
+        if stored is not None and isinstance(verdict, Serve) and not (ranged and _varies_by_range(stored)):
             if verdict.refresh:
                 refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
             await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
             return None
         if isinstance(verdict, Ask):
             why = verdict
-    for other in beside.get(base) or ():
+    for other, asked_for_a_part in beside.get(base) or ():
         shown = dedup.variants.get(other) or frozenset()
         key = plan.fingerprints.variant(other, shown, headers) if shown else other
         now = dedup.clock()
         verdict, stored = look_up(dedup, plan, key, asked, now)
         if stored is None or not isinstance(verdict, Serve) or verdict.reason != "fresh":
             continue
+        if asked_for_a_part and (stored.head.status not in (200, 206) or _varies_by_range(stored)):
+            continue  # what became of a Range, and of no other request
         if stored.head.status != 206 or (of_a_part and part(scope, stored, now, None) is not None):
             await serve(dedup, plan, scope, send, stored, now, key, ranged=of_a_part)
             return None
     return why
+
+
+def _varies_by_range(stored: StoredResponse) -> bool:
+    """Whether a response says that another Range gets another one (RFC 9111 s.4.1)."""
+    return b"range" in names_listed(values(stored.head.headers, b"vary"))
 
 
 async def refuse(dedup: Dedup, plan: Consider, scope: Scope, send: Send, span: Span | None) -> None:

@@ -27,13 +27,14 @@ class Validation:
     `stored` is what lies under the flight's key; `allowed` says, when it is asked, whether it may stand in for an
     error; `rewind` makes `receive` begin anew; `age` tells its age in seconds. `answered` is the app's own status where
     another one went out, `failed` what it raised where a stored response stood in; `dated` says that the head's Date is
-    of now.
+    of now, `said` which fields a 304 had of its own.
     """
 
     outcome: Literal["forwarded", "revalidated", "stale"] = "forwarded"
     answered: int | None = None
     failed: str | None = None
     dated = True
+    said: frozenset[bytes] = frozenset()
     _asks = True
     _silent = False
     _again = False
@@ -115,6 +116,7 @@ class Validation:
             self._silent = self._again = True
             return
         self.outcome, self.answered, self.dated = "revalidated", 304, update.date is not None
+        self.said = frozenset(name.lower() for name, _ in update.headers)
         await self._send_stored(freshened(stored.head.headers, update.headers))
 
     async def _send_stored(self, headers: Headers) -> None:

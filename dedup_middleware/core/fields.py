@@ -114,21 +114,30 @@ def directives(lines: Iterable[bytes]) -> Directives:
             lowered = member.lower()
             for name in _RESTRICTING:
                 if name in lowered:
-                    found.add(name, None)
+                    _restrict(found, name)
     return found
+
+
+def _restrict(found: Directives, name: bytes) -> None:
+    """Add what a directive that is not in the grammar restricts; must-revalidate permits too (RFC 9111 s.3.5)."""
+    found.add(b"proxy-revalidate" if name == b"must-revalidate" else name, None)
 
 
 def targeted_directives(lines: Iterable[bytes]) -> Directives | None:
     """The directives of CDN-Cache-Control, a Dictionary (RFC 9213 s.2.1).
 
     None where it is empty or not in that grammar: then it is as if it were not there (s.2.2). A value of a type that no
-    directive has counts as an argument that is none.
+    directive has counts as an argument that is none; one that is said to be false counts where it restricts.
     """
     members = dictionary(lines)
     if not members:
         return None
     found = Directives()
     for name, value in members.items():
+        if value is False:
+            if name in _RESTRICTING:
+                _restrict(found, name)
+            continue
         if isinstance(value, str):  # field names; nothing else is said by a String
             value = value.encode() if name in _QUALIFIED else None  # noqa: PLW2901 - the same value, as bytes
         found.add(name, value if isinstance(value, bytes) else None)

@@ -18,6 +18,9 @@ Scope = MutableMapping[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """Methods that change nothing (RFC 9110 s.9.2.1; QUERY: RFC 10008); every other one, known or not, is unsafe."""
 
+OF_A_RANGE = frozenset({206, 416})
+"""Statuses that answer a Range, which means something in a GET only (RFC 9110 s.14.2)."""
+
 PAIR_OVERHEAD = 56 + 2 * 33
 """Bytes that CPython needs for one header pair beside its text: a tuple and two bytes objects."""
 

@@ -26,13 +26,14 @@ SWEEP_SECONDS: Final = 30.0
 class Keeper:
     """Holds the store; `make` gives an empty one. Look-ups go to `store` itself, guarded by who asks.
 
-    `beside` tells under a request's key which other requests' responses may answer it too, if they are still stored.
+    `beside` tells under a request's key which other requests' responses may answer it too, if they are still stored,
+    and whether those asked for a part.
     """
 
     def __init__(self, make: Callable[[], Store], clock: Callable[[], float], telemetry: Telemetry) -> None:
         self.make = make
         self.store = make()
-        self.beside: Memo[bytes, tuple[bytes, ...]] = Memo(10_000)
+        self.beside: Memo[bytes, tuple[tuple[bytes, bool], ...]] = Memo(10_000)
         self._clock = clock
         self._telemetry = telemetry
         self._sweeper: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
