@@ -45,7 +45,7 @@ def settled_by(
 ) -> Settlement:
     """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
     wall, authorized = 0.0, False
-    if plan.rule.follows_origin:
+    if plan.assesses and plan.rule.follows_origin:
         if answer.status == 206 and not any(name == b"range" for name, _ in seen):
             return Pass("partial")  # a part that nobody asked for
         wall = dedup.wall()

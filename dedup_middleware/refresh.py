@@ -52,7 +52,7 @@ def open_flight(
         flight.asked = asked
         flight.place = plan.place
         flight.label = plan.label
-        flight.follows_origin = plan.rule.follows_origin
+        flight.follows_origin = plan.assesses and plan.rule.follows_origin
         flight.callers.append(Caller(asked))
     return flight
 

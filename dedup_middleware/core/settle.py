@@ -89,7 +89,7 @@ def settle(
     """
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")
-    if any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
+    if answer.surrogate and any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
         return Pass("no-store")
     if answer.streams:
         return Pass("stream")
@@ -149,8 +149,10 @@ def _by_rule(
 ) -> Settlement:
     """A number of seconds: it overrides max-age, s-maxage, Expires and no-cache, and nothing else."""
     status = answer.status
-    if rule.ttl == 0 and (
-        (b"no-cache" in said and not said.names(b"no-cache")) or said.seconds(b"max-age") == 0
+    if (
+        said
+        and rule.ttl == 0
+        and ((b"no-cache" in said and not said.names(b"no-cache")) or said.seconds(b"max-age") == 0)
     ):
         return Pass("no-cache")
     if status in REFUSALS:
