@@ -203,6 +203,9 @@ class Exchange:
         finally:
             waiter.leave()
         if not done:
+            if settled is not None and settled.before is not None:  # the app's router has written into it
+                self.scope.clear()
+                self.scope.update(settled.before)
             return False
         error: BaseException | None = None
         for led in self.led:
@@ -312,10 +315,8 @@ class Exchange:
 
     def _differs(self, settled: Settled) -> bool:
         """Whether the response is another variant than this request's (RFC 9111 s.4.1)."""
-        return (
-            bool(settled.vary)
-            and settled.passed is None
-            and (self.plan.fingerprints.variant(self.key, settled.vary, self.headers) != settled.variant)
+        return bool(settled.vary) and (
+            self.plan.fingerprints.variant(self.key, settled.vary, self.headers) != settled.variant
         )
 
     # -- the store ----------------------------------------------------------------------------------------------

@@ -139,11 +139,9 @@ class Flight:
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is the leader's to raise: here it would end the loop
             self.error = error
             self.error_type = type(error).__qualname__
-            if not isinstance(error, (Exception, asyncio.CancelledError)):
-                raise
         finally:
             self.returned = True
             self._table.forget(self)

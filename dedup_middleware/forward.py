@@ -16,6 +16,7 @@ from .core import canonical
 from .core.answer import read_answer
 from .core.assess import NOTHING_WANTED, Wants, stands_in
 from .core.effects import groups, origin_of
+from .core.fields import is_token, names_listed
 from .core.names import PERSONAL_FIELDS
 from .core.settle import Keep, Pass, Settlement, ShareOnly
 from .core.sight import visible
@@ -43,6 +44,7 @@ PASS_SECONDS: Final = 2.0
 """How long a hit-for-miss mark holds."""
 OUTGROWN_SECONDS: Final = 60.0
 """How long a key whose body outgrew the limit goes uncollapsed."""
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 _HIDDEN: Final = frozenset({Part.HIDDEN, Part.COOKIE})
 _FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
@@ -162,10 +164,12 @@ class Forward:
     async def _send(self, message: Message) -> None:
         kind = message["type"]
         flight, settled = self._flight, self._settled
+        if flight.returned:
+            return  # nobody hears what is sent after the app's call is over
         if kind == "http.response.body" and settled is not None and not flight.complete:
             chunk = message.get("body", b"")
             if type(chunk) is not bytes:
-                chunk = bytes(chunk)
+                chunk = bytes(memoryview(chunk))
             if not message.get("more_body", False):
                 length = settled.head.length
                 if length is not None and flight.body.total + len(chunk) != length:
@@ -209,6 +213,10 @@ class Forward:
                 # What was another caller's, and for all while it was stored, is so no more.
                 others = PERSONAL_FIELDS - validation.said
                 head.headers = [pair for pair in head.headers if pair[0].lower() not in others]
+            vary = self._shown | self._hidden_in(head)
+            if vary != self._shown:
+                dedup.variants.put(self._base, vary)
+                variant = reader.variant(self._base, vary, self._given["headers"])
             if passed != "server-error":
                 dedup.passes.put(variant, dedup.clock() + PASS_SECONDS)
             flight.stop_keeping()
@@ -234,6 +242,8 @@ class Forward:
         self._settled = Settled(head, settlement, vary, variant, passed, dedup.templates.of(self._scope))
         if validation is not None:
             self._settled.outcome, self._settled.answered = validation.outcome, validation.answered
+        if vary:
+            self._settled.before = dict(self._leader_scope)
         self._copy_back()
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
@@ -262,6 +272,12 @@ class Forward:
         if reader.reading.trusting and isinstance(settlement, Keep):
             return named | {name for name in self._shown if reader.reading.part(name) in _HIDDEN}
         return self._shown | named
+
+    def _hidden_in(self, head: Answer) -> frozenset[bytes]:
+        """The fields of Vary that the app has not seen: they are shown to it from now on, whoever its answer is for."""
+        reader = self._plan.fingerprints
+        named = frozenset(filter(is_token, names_listed(head.vary))) - {b"*"} if head.vary else _NOTHING
+        return frozenset(name for name in reader.unkeyed(named) if reader.reading.part(name) in _HIDDEN)
 
     def _join_groups(self, lines: tuple[bytes, ...]) -> None:
         """The response belongs to more groups than its rule says (RFC 9875 s.2)."""

@@ -5,6 +5,8 @@ Law: it is decided once, when the head arrives, and every waiter reads the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from .core.answer import Answer
@@ -16,7 +18,8 @@ class Settled(msgspec.Struct, eq=False):
     """What a flight's head means to its waiters.
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
-    only the leader may use the response, and why.
+    only the leader may use the response, and why. `before` is the leader's scope as it was asked, where it may have to
+    ask again for another variant.
     """
 
     head: Answer
@@ -28,3 +31,4 @@ class Settled(msgspec.Struct, eq=False):
     outcome: Outcome = "forwarded"
     answered: int | None = None
     mangled: bool = False
+    before: dict[str, Any] | None = None

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from starlette.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
 
 import dedup_middleware.body as bodies
-from dedup_middleware import Dedup, DedupMiddleware, Rule, engine, flights
+from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule, engine, flights
 from dedup_middleware.body import Body, Budget, Reader
 from dedup_middleware.core import callers
 from dedup_middleware.core.http import response_size
@@ -750,3 +753,141 @@ async def test_the_error_of_a_forward_that_a_vary_left_behind_is_never_swallowed
     with pytest.raises(LookupError, match="after the answer"):
         await one.done()
     assert one.body == b"a"
+
+
+# -- a second look ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule("/api/x", identity="shared", vary=[]), Rule.shared_cache("/api/x")], ids=str
+)
+async def test_who_asks_again_for_another_variant_asks_as_the_client_did(
+    rule: Rule, make_dedup: Make
+) -> None:
+    async def page(request: Request) -> Response:
+        return Response(request.cookies.get("a", "none"), headers={"vary": "Cookie"})
+
+    routed = Starlette(routes=[Mount("/api", routes=[Route("/x", page)])])
+
+    answer = await get(
+        DedupMiddleware(routed, dedup=make_dedup(rule)), "/api/x", headers=[(b"cookie", b"a=1")]
+    )
+
+    assert (answer.status, answer.body) == (200, b"1")
+
+
+async def test_a_write_drops_what_a_second_run_for_another_variant_stored(make_dedup: Make) -> None:
+    runs = 0
+
+    async def stripping(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal runs
+        runs += 1
+        scope["path"] = scope["path"][4:]
+        await send(head(200, [(b"vary", b"cookie")]))
+        await send(chunk(b"%d" % runs, more=False))
+
+    app = DedupMiddleware(stripping, dedup=make_dedup(Rule("/api/x", ttl=60, identity="shared", vary=[])))
+    before = await get(app, "/api/x", headers=[(b"cookie", b"a=1")])
+    await call(app, "/api/x", "POST").done()
+
+    after = await get(app, "/api/x", headers=[(b"cookie", b"a=1")])
+
+    assert (before.body, after.body) == (b"2", b"4")
+
+
+@pytest.mark.parametrize(
+    "field", ["no-store", "private", "no-cache", "max-age=0", "max-age=60", "set-cookie"]
+)
+async def test_a_hidden_field_that_vary_names_is_shown_even_where_the_answer_is_for_one_alone(
+    field: str, make_dedup: Make
+) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        said = (b"set-cookie", b"n=1") if field == "set-cookie" else (b"cache-control", field.encode())
+        await send(head(200, [(b"vary", b"Cookie"), said]))
+        await send(chunk(dict(scope["headers"]).get(b"cookie", b"nobody"), more=False))
+
+    for rule in (Rule.shared_cache("/x"), Rule("/x", ttl=60, identity="shared", vary=[])):
+        app = DedupMiddleware(page, dedup=make_dedup(rule))
+        for who in (b"sid=alice", b"sid=alice", b"sid=bob"):
+            assert (await get(app, "/x", headers=[(b"cookie", who)])).body == who
+        assert (await get(app, "/x")).body == b"nobody"
+
+
+async def test_what_is_sent_after_the_apps_return_is_heard_by_nobody_and_counted_nowhere(
+    make_dedup: Make,
+) -> None:
+    late: list[asyncio.Task[None]] = []
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+
+        async def rest() -> None:
+            await asyncio.sleep(0)
+            await send(chunk(b"x" * 1000, more=True))
+            await send(chunk(b"x" * 1000, more=False))
+
+        late.append(asyncio.create_task(rest()))
+
+    dedup = make_dedup(Rule(EVERYTHING, ttl=60))
+    app = DedupMiddleware(hasty, dedup=dedup)
+    one, other = call(app, "/x"), call(app, "/x")
+    await settle()
+    await asyncio.gather(*late)
+
+    with pytest.raises(ForwardFailed):
+        await other.done()
+    await one.done()
+    assert one.body == b""
+    assert (dedup.flights.budget.used, dedup.store.responses) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+async def test_an_exit_in_a_handler_is_the_requests_own_to_raise(
+    error: BaseException, make_dedup: Make
+) -> None:
+    async def quits(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    app = DedupMiddleware(quits, dedup=make_dedup())
+    raised: list[BaseException] = []
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:  # as servers run an app
+        try:
+            await app(scope, receive, send)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is
+            raised.append(failure)
+
+    one, other = call(guarded, "/x"), call(guarded, "/x")
+    await one.done()
+    await other.done()
+
+    assert error in raised
+    assert sorted(type(failure).__name__ for failure in raised) == sorted(
+        [type(error).__name__, "ForwardFailed"]
+    )
+
+
+@pytest.mark.parametrize(
+    "lines", [[b"5", b"6"], [b"9, 9"], [b"+5"], [b"9" * 30], [b"five"]], ids=lambda lines: repr(lines)[:20]
+)
+async def test_a_length_that_no_body_can_have_is_stored_by_nobody(
+    lines: list[bytes], make_dedup: Make
+) -> None:
+    # RFC 9110 s.8.6
+    async def odd(scope: Any, receive: Any, send: Any) -> None:
+        await send(head(200, [(b"content-length", line) for line in lines]))
+        await send(chunk(b"12345", more=False))
+
+    dedup = make_dedup(Rule(EVERYTHING, ttl=60))
+    await get(DedupMiddleware(odd, dedup=dedup), "/x")
+
+    assert dedup.store.responses == 0
+
+
+async def test_a_number_is_no_body(make_dedup: Make) -> None:
+    async def odd(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await send({"type": "http.response.body", "body": 5, "more_body": False})
+
+    with pytest.raises(TypeError):
+        await get(DedupMiddleware(odd, dedup=make_dedup()), "/x")

@@ -38,11 +38,11 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 class Answer(msgspec.Struct, eq=False):
     """A response's status and header pairs as the app sent them, and what was read of them.
 
-    `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where
-    none is said or the method or status has no body; RFC 9110 s.8.6); `age` is in seconds. `control`, `surrogate`,
-    `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of CDN-Cache-Control alone), of
-    Vary and of Cache-Groups; `personal` is the first field that makes the response one caller's; `streams` says that
-    it has no end, `nonce` that its policy is made for one answer.
+    `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where none
+    is said or the method or status has no body, -1 where it says what no body can have; RFC 9110 s.8.6); `age` is in
+    seconds. `control`, `surrogate`, `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of
+    CDN-Cache-Control alone), of Vary and of Cache-Groups; `personal` is the first field that makes the response one
+    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer.
     """
 
     status: int
@@ -76,7 +76,7 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     dropped = _NOTHING
     for name, value in pairs:
         if not type(name) is type(value) is bytes:
-            name, value = bytes(name), bytes(value)  # noqa: PLW2901 - the same pair, as ASGI would have it
+            name, value = bytes(memoryview(name)), bytes(memoryview(value))  # noqa: PLW2901 - the same pair, as ASGI would have it
         headers.append((name, value))
         field = name.lower()
         if field not in _READ:
@@ -84,8 +84,9 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
         if field == b"content-type":
             answer.streams = answer.streams or value.strip().lower().startswith(_STREAMS)
         elif field == b"content-length":
-            if method != "HEAD" and status not in (204, 304) and value.isdigit() and len(value) < 20:
-                answer.length = int(value)
+            if method != "HEAD" and status not in (204, 304):
+                length = int(value) if value.isdigit() and len(value) < 20 else -1
+                answer.length = length if answer.length in (None, length) else -1
         elif field == b"cache-control":
             answer.control += (value,)
         elif field == b"etag":

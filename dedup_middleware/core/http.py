@@ -89,7 +89,7 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
 
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""
-        here = now - self.stored_at
+        here = max(0.0, now - self.stored_at)
         age = self.initial_age + here
         left = max(0, int(self.expires - self.stored_at) - int(here))
         self.tail = (
