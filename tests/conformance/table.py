@@ -50,7 +50,7 @@ def page(rows: Sequence[Case]) -> str:
         "",
         "- Each row runs over real sockets against uvicorn, with bodies in one event and in several.",
         "  The client sees every line of every head; a structured field is read as one.",
-        "- Rows run 25 at a time too (a sixth of them in every run, all with `-m thorough`): no result depends on load.",
+        "- Rows run 25 at a time too (a sixth in every run, all with `-m thorough`): no result depends on load.",
         "- A row that held for an app without a cache, and for a cache that knows no rule, would show nothing;",
         "  a test looks for such rows.",
         '- Profile *cautious* is `ttl="origin", vary="origin"`; *shared* is `Rule.shared_cache()`.',
