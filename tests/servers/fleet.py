@@ -66,7 +66,7 @@ class Server:
     spoiled_by_broken: tuple[str, ...] = ()
     graceful: bool = True
     cancels: bool = False
-    cancels_reset_streams: bool = True
+    cancels_h2: bool = True
     extensions: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -158,7 +158,7 @@ SERVERS = {
             h2="cleartext",
             broken={"h2": HEAD_HELD},
             cancels=True,
-            cancels_reset_streams=False,
+            cancels_h2=False,  # a reset stream never, a lost connection not always: only the disconnect is sure
             extensions={"h2": {"http.response.priority", "http.response.trailers"}},
         ),
         Server(
