@@ -111,6 +111,8 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
 
     def wrote() -> None:
         nonlocal names, groups
+        if holdings.is_idle:
+            return
         if not names:
             elsewhere, groups = effects(asked, answered)
             names = (*dedup.names(asked, plan.tags), *elsewhere)
@@ -124,7 +126,7 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
             if status < 400:
                 answered = list(message.get("headers", ()))  # of which some frameworks send a generator
                 message = {**message, "headers": answered}
-            if changed and not holdings.is_idle:
+            if changed:
                 wrote()
         await send(message)
 
@@ -134,5 +136,5 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
         changed = True
         raise
     finally:
-        if changed and not holdings.is_idle:
+        if changed:
             wrote()

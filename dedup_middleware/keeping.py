@@ -196,6 +196,7 @@ def update_by_head(
         stale_if_error=keep.stale_if_error,
         rigid=keep.rigid,
         refresh_at=_refresh_at(plan.rule, now, expires),
+        refresh_after=0.0,
         tail_until=0.0,
     )
     with dedup.lock:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope, Send
 
     from .core.decide import Consider
-    from .core.http import StoredResponse
+    from .core.http import Headers, StoredResponse
     from .core.status import Reason
     from .dedup import Dedup
     from .telemetry import Span, Tally
@@ -93,8 +93,7 @@ async def serve_from_whole(
         return why
     of_a_part = ranged and scope["method"] == "GET"
     if ranged or plan.lookup is not plan.prefix:
-        shown = dedup.variants.get(base) or frozenset()
-        key = plan.fingerprints.variant(base, shown, headers) if shown else base
+        shown, key = _variant(dedup, plan, base, headers)
         now = dedup.clock()
         verdict, stored = look_up(dedup, plan, key, asked, now)
         if stored is not None and isinstance(verdict, Serve) and not (ranged and _varies_by_range(stored)):
@@ -105,8 +104,7 @@ async def serve_from_whole(
         if isinstance(verdict, Ask):
             why = verdict
     for other, asked_for_a_part in beside.get(base) or ():
-        shown = dedup.variants.get(other) or frozenset()
-        key = plan.fingerprints.variant(other, shown, headers) if shown else other
+        _, key = _variant(dedup, plan, other, headers)
         now = dedup.clock()
         verdict, stored = look_up(dedup, plan, key, asked, now)
         if stored is None or not isinstance(verdict, Serve) or verdict.reason != "fresh":
@@ -117,6 +115,12 @@ async def serve_from_whole(
             await serve(dedup, plan, scope, send, stored, now, key, ranged=of_a_part)
             return None
     return why
+
+
+def _variant(dedup: Dedup, plan: Consider, base: bytes, headers: Headers) -> tuple[frozenset[bytes], bytes]:
+    """The fields that tell variants of a key apart, and the key of the request's own."""
+    shown = dedup.variants.get(base) or frozenset()
+    return shown, plan.fingerprints.variant(base, shown, headers) if shown else base
 
 
 def _varies_by_range(stored: StoredResponse) -> bool:

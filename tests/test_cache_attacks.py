@@ -215,6 +215,35 @@ async def test_a_group_that_a_head_names_is_one_of_the_stored_responses(
 # -- cookies, and words that are none ---------------------------------------------------------------------------------
 
 
+async def test_what_a_head_renews_while_it_is_fetched_anew_is_fetched_anew_again(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    page = ok(b"page", cache_control="max-age=10, stale-while-revalidate=600", etag='"a"')
+    site = Site(make_dedup, clock, SHARED, page)
+    gate = asyncio.Event()
+
+    async def slow_once(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "GET" and site.origin.runs == 1:
+            await gate.wait()
+        await site.origin(scope, receive, send)
+
+    site.app.app = slow_once
+    await site.get()
+    site.advance(11)
+    await site.get()  # stale, and fetched anew by a run that waits
+    await settle()
+    await site.get(method="HEAD", headers=[(b"cache-control", b"no-cache")])
+    gate.set()
+    await settle()
+    ran = site.origin.runs
+    site.advance(15)
+
+    assert "stale-while-revalidate" in status_of(await site.get())
+    await settle()
+
+    assert site.origin.runs == ran + 1
+
+
 @pytest.mark.parametrize("identity", ["origin", "shared"])
 async def test_a_cookie_that_the_app_has_once_seen_tells_callers_apart_though_vary_is_named_no_more(
     identity: str, make_dedup: MakeDedup, clock: FakeClock

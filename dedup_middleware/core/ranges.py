@@ -112,6 +112,15 @@ def if_range_holds(
     return changed is not None and changed + 1 <= dated
 
 
+def _asked(
+    request: Headers, etag: bytes | None, last_modified: bytes | None, dated: float | None
+) -> list[Spec] | None:
+    """The ranges that a request asks for, if it asks in the grammar and its If-Range holds."""
+    lines = values(request, b"range")
+    specs = parse(lines[0]) if len(lines) == 1 else None
+    return specs if if_range_holds(values(request, b"if-range"), etag, last_modified, dated) else None
+
+
 def partial(
     request: Headers,
     status: int,
@@ -126,9 +135,8 @@ def partial(
 
     `headers` and `body` are those of the stored response; `dated` as for If-Range.
     """
-    lines = values(request, b"range")
-    specs = parse(lines[0]) if status == 200 and len(lines) == 1 else None
-    if specs is None or not if_range_holds(values(request, b"if-range"), etag, last_modified, dated):
+    specs = _asked(request, etag, last_modified, dated) if status == 200 else None
+    if specs is None:
         return None
     parts = satisfiable(specs, len(body))
     if not parts:
@@ -165,12 +173,9 @@ def within(
 
     None where it does not: one range, of bytes that are all there. The arguments are those of `partial`.
     """
-    lines = values(request, b"range")
-    specs = parse(lines[0]) if len(lines) == 1 else None
-    if specs is None or len(specs) != 1:
-        return None
+    specs = _asked(request, etag, last_modified, dated)
     there = enclosed(headers, body)
-    if there is None or not if_range_holds(values(request, b"if-range"), etag, last_modified, dated):
+    if specs is None or len(specs) != 1 or there is None:
         return None
     (held_from, held_to), length = there
     # Where the length of the whole is not known, only a range with both its ends says which bytes it means.

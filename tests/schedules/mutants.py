@@ -245,18 +245,14 @@ def a_write_invalidates_only_before() -> list[Patch]:
         _text(
             asgi,
             "write",
-            "finally:\n        if changed and not holdings.is_idle:\n            wrote()",
+            "finally:\n        if changed:\n            wrote()",
             "finally:\n        pass",
         )
     ]
 
 
 def a_write_invalidates_only_after() -> list[Patch]:
-    return [
-        _text(
-            asgi, "write", "            if changed and not holdings.is_idle:\n                wrote()\n", ""
-        )
-    ]
+    return [_text(asgi, "write", "            if changed:\n                wrote()\n", "")]
 
 
 def callers_do_not_read_their_own_writes() -> list[Patch]:
