@@ -45,13 +45,13 @@ class Bar(msgspec.Struct, frozen=True):
 async def record() -> list[Bar]:
     """The spans of one page refresh on a backend that has stored nothing yet."""
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - drawing alone needs no SDK
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415 - needed to measure, not to draw
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415 - needed to measure, not to draw
 
-    from example_app.burst import Pages  # noqa: PLC0415
-    from example_app.folder import prepare  # noqa: PLC0415
-    from example_app.servers import running  # noqa: PLC0415
-    from example_app.timeline import Recorded  # noqa: PLC0415
+    from example_app.burst import Pages  # noqa: PLC0415 - needed to measure, not to draw
+    from example_app.folder import prepare  # noqa: PLC0415 - needed to measure, not to draw
+    from example_app.servers import running  # noqa: PLC0415 - needed to measure, not to draw
+    from example_app.timeline import Recorded  # noqa: PLC0415 - needed to measure, not to draw
 
     exported = InMemorySpanExporter()
     provider = TracerProvider()
@@ -66,7 +66,7 @@ async def record() -> list[Bar]:
             recorded = await server.ask("GET", f"spans?trace={refresh.trace}", Recorded)
     root = exported.get_finished_spans()[-1]
     assert root.start_time is not None  # noqa: S101 - for mypy: it has ended
-    assert root.end_time is not None  # noqa: S101
+    assert root.end_time is not None  # noqa: S101 - for mypy: an exported span has ended
     return [
         Bar(root.name, refresh.span, None, root.start_time, root.end_time),
         *(

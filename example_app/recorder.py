@@ -38,7 +38,7 @@ class Recorder(SpanProcessor):
         self._spans: deque[Seen] = deque(maxlen=KEPT)
         self._open: dict[int, str] = {}
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  the SDK's signature
         if len(self._open) < KEPT:
             self._open[span.get_span_context().span_id] = REQUEST_ID.get()
 

@@ -91,8 +91,8 @@ def _telemetry(settings: Settings) -> tuple[Recorder | None, Telemetry | None]:
     """No SDK at all unless spans are looked at: that is how the middleware is measured."""
     if not (settings.record or settings.otlp):
         return None, None
-    from .recorder import Recorder  # noqa: PLC0415
-    from .telemetry import Telemetry  # noqa: PLC0415
+    from .recorder import Recorder  # noqa: PLC0415  the SDK takes a tenth of a second
+    from .telemetry import Telemetry  # noqa: PLC0415  as above
 
     recorder = Recorder() if settings.record else None
     return recorder, Telemetry(settings.otlp, settings.otlp_metrics, [recorder] if recorder else [])

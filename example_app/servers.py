@@ -27,7 +27,7 @@ START = 30.0
 END = 8.0
 
 
-class ServerFailed(Exception):  # noqa: N818
+class ServerFailed(Exception):  # noqa: N818  it reads as what has happened
     """A server process did not start, or ended early; the text has its last words."""
 
 

@@ -45,7 +45,7 @@ class Telemetry:
 
     def _export(self, base: str, otlp_metrics: str | None, resource: Resource) -> None:
         from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  a tenth of a second to import
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415  as above
 
         from .otlp import Delivered, Metrics, Spans  # noqa: PLC0415  so do these
 

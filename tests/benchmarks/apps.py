@@ -62,7 +62,7 @@ class Slow:
 
     async def _slow(self, request: StarletteRequest) -> Response:
         self.runs += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # its 50 ms
         return Response(KIB, media_type="application/json")
 
 

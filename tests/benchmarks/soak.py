@@ -92,7 +92,7 @@ def at_rest(server: Server, reference: Server, before: Sample, at: float) -> Sam
         quiet = not now.engine["flights"] and now.process["tasks"] <= before.process["tasks"]
         if (quiet and _as_many_files(now, before)) or time.monotonic() > end:
             return now
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks at processes
 
 
 def _as_many_files(now: Sample, before: Sample) -> bool:

@@ -266,7 +266,7 @@ async def run(ports: dict[str, int], seconds: float, interval: float, pause: flo
         worker.result()
     for side in sides:
         side.pool.close()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # the connections are closed by then, and nothing tells
     _tell(started, {side.name: {**side.told(), "latencies": side.latencies()} for side in sides}, last=True)
 
 

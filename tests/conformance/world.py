@@ -269,7 +269,7 @@ class Arena:
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening]))
         while not self._server.started:
             assert not self._serving.done()
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # sockets: nothing in this loop could tell
 
     async def _stop(self) -> None:
         self._server.should_exit = True

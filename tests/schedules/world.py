@@ -98,7 +98,7 @@ class World:
         for _ in range(80):
             if self.dedup.flights.is_empty:
                 break
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # of virtual time, as all of it here
         await asyncio.sleep(0.5)
         here = asyncio.current_task()
         self.left_behind = [repr(task.get_coro()) for task in asyncio.all_tasks() if task is not here]
