@@ -177,7 +177,7 @@ class Call:
                     size=value_size(value, names),
                 )
                 if flight.trace is not None:
-                    stored.flight, stored.link = flight.trace.flight, flight.trace.context
+                    stored.flight, stored.link = flight.trace.flight, flight.trace.link
                 with dedup.lock:  # no invalidation between the look and the put
                     done = flight.current and dedup.put(PARTITION, self.key, stored, flight.loop)
                 if done and events.heard:
@@ -250,7 +250,7 @@ class Call:
                     "collapsed",
                     "in-flight",
                     trace.flight if trace else None,
-                    trace.context if trace else None,
+                    trace.link if trace else None,
                     error=error,
                     seconds=seconds,
                     under=flight,

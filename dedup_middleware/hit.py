@@ -108,10 +108,7 @@ def tell(
                 plan.tally[reason],
                 key,
                 status,
-                stored.route,
-                stored.flight,
-                stored.link,
-                stored.seconds,
+                stored,
                 age,
                 scope["headers"],
             )

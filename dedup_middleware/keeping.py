@@ -44,16 +44,15 @@ def settled_by(
     delay: float,
 ) -> Settlement:
     """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
+    rule = plan.rule
     wall, authorized = 0.0, False
-    if plan.assesses and plan.rule.follows_origin:
+    if rule.ttl == "origin" and plan.assesses:
         if answer.status == 206 and not any(name == b"range" for name, _ in seen):
             return Pass("partial")  # a part that nobody asked for
         wall = dedup.wall()
-        authorized = plan.rule.identity == "origin" and any(
-            name.lower() == b"authorization" for name, _ in seen
-        )
+        authorized = rule.identity == "origin" and any(name.lower() == b"authorization" for name, _ in seen)
     settled = settle(
-        plan.rule,
+        rule,
         method,
         answer,
         one_identity=lambda: one_identity(plan.fingerprints.reading, scope),
@@ -61,10 +60,12 @@ def settled_by(
         wall=wall,
         delay=delay,
     )
-    if plan.rule.ttl_jitter and isinstance(settled, Keep):
-        spread = 1 - plan.rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
+    if not isinstance(settled, Keep):
+        return settled
+    if rule.ttl_jitter:
+        spread = 1 - rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
-    if (authorized or answer.status == 206) and method == "GET" and isinstance(settled, Keep):
+    if (authorized or answer.status == 206) and method == "GET":
         remember(dedup, plan, scope, for_all=authorized)
     return settled
 
@@ -119,7 +120,7 @@ def to_store(
         validates=etag is not None or answer.last_modified is not None or rule.follows_origin,
         route=route,
         flight=trace.flight if trace is not None else None,
-        link=trace.context if trace is not None else None,
+        link=trace.link if trace is not None else None,
         size=response_size(headers, body, flight.stored_names),
         kept=keep.kept,
         stale_while_revalidate=keep.stale_while_revalidate,

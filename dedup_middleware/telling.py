@@ -84,7 +84,7 @@ def tell_request(
         status=exchange.client.status,
         route=settled.route if settled is not None else None,
         flight=trace.flight if trace is not None else None,
-        link=trace.context if trace is not None and outcome == "collapsed" else None,
+        link=trace.link if trace is not None and outcome == "collapsed" else None,
         head_at=head_ns,
         error=error,
         span=exchange.span,

@@ -13,6 +13,7 @@ import msgspec
 from .fields import age as age_of
 from .fields import is_etag, names_listed
 from .http import Headers
+from .memo import Memo
 from .names import HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ _READ: Final = (
         b"content-length content-type cache-control vary etag last-modified age expires date cache-groups".split()
     )
 )
-_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/x-ndjson")
+_STREAMS: Final = re.compile(
+    rb"\s*(?:text/event-stream|multipart/x-mixed-replace|application/x-ndjson)", re.IGNORECASE
+)
 _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_BYTES: Final[set[type]] = {bytes}
+_SHAPE_BYTES: Final = 2048
+_shapes: Final[Memo[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]] = Memo(256)
 
 
 class Answer(msgspec.Struct, eq=False):
@@ -42,7 +48,8 @@ class Answer(msgspec.Struct, eq=False):
     is said or the method or status has no body, -1 where it says what no body can have; RFC 9110 s.8.6); `age` is in
     seconds. `control`, `surrogate`, `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of
     CDN-Cache-Control alone), of Vary and of Cache-Groups; `personal` is the first field that makes the response one
-    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer.
+    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer. One that is `plain` says nothing of
+    all this but its entity tag, its dates and its length.
     """
 
     status: int
@@ -62,6 +69,7 @@ class Answer(msgspec.Struct, eq=False):
     personal: bytes | None = None
     streams: bool = False
     nonce: bool = False
+    plain: bool = True
 
     @property
     def validates(self) -> bool:
@@ -71,51 +79,75 @@ class Answer(msgspec.Struct, eq=False):
 
 def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> Answer:
     """Read a head as `http.response.start` has it."""
-    headers: Headers = []
+    names, values = _columns(pairs)
+    headers = list(zip(names, values))  # noqa: B905 - both are columns of the same pairs
     answer = Answer(status, headers, headers)
     dropped = _NOTHING
-    for name, value in pairs:
-        if not type(name) is type(value) is bytes:
-            name, value = bytes(memoryview(name)), bytes(memoryview(value))  # noqa: PLW2901 - the same pair, as ASGI would have it
-        headers.append((name, value))
-        field = name.lower()
-        if field not in _READ:
-            continue
-        if field == b"content-type":
-            answer.streams = answer.streams or value.strip().lower().startswith(_STREAMS)
-        elif field == b"content-length":
+    for i, field in _shapes.young.get(names) or _shape(names):
+        value = values[i]
+        if field == b"content-length":
             if method != "HEAD" and status not in (204, 304):
                 length = int(value) if value.isdigit() and len(value) < 20 else -1
                 answer.length = length if answer.length in (None, length) else -1
-        elif field == b"cache-control":
-            answer.control += (value,)
+        elif field == b"content-type":
+            if _STREAMS.match(value) is not None:
+                answer.streams, answer.plain = True, False
         elif field == b"etag":
             answer.etag = answer.etag or (value if is_etag(value) else None)
         elif field == b"last-modified":
             answer.last_modified = answer.last_modified or value
-        elif field == b"vary":
-            answer.vary += (value,)
-        elif field == b"age":
-            answer.age = answer.age if answer.age is not None else age_of([value]) or 0
-        elif field in _POLICY:
-            answer.nonce = answer.nonce or _NONCE.search(value) is not None
-        elif field in _SURROGATE:
-            answer.surrogate += (value,)
-            if field == b"cdn-cache-control":
-                answer.targeted += (value,)
-        elif field == b"expires":
-            answer.expires = answer.expires or value
         elif field == b"date":
             answer.date = answer.date or value
-        elif field == b"cache-groups":
-            answer.groups += (value,)
+        elif field == b"expires":
+            answer.expires = answer.expires or value
         else:
-            if field in PERSONAL_FIELDS:
-                answer.personal = answer.personal or field
-            if field in _NOT_SHARED:
-                dropped = dropped or _NOT_SHARED
-            if field == b"connection":
-                dropped |= names_listed([value])
+            answer.plain = False
+            dropped = _read_more(answer, field, value, dropped)
     if dropped:
         answer.shared = [pair for pair in headers if pair[0].lower() not in dropped]
     return answer
+
+
+def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes]) -> frozenset[bytes]:
+    """Read a field that says who may use the answer; returns which fields others don't get."""
+    if field == b"cache-control":
+        answer.control += (value,)
+    elif field == b"vary":
+        answer.vary += (value,)
+    elif field == b"age":
+        answer.age = answer.age if answer.age is not None else age_of([value]) or 0
+    elif field in _POLICY:
+        answer.nonce = answer.nonce or _NONCE.search(value) is not None
+    elif field in _SURROGATE:
+        answer.surrogate += (value,)
+        if field == b"cdn-cache-control":
+            answer.targeted += (value,)
+    elif field == b"cache-groups":
+        answer.groups += (value,)
+    else:
+        if field in PERSONAL_FIELDS:
+            answer.personal = answer.personal or field
+        if field in _NOT_SHARED:
+            dropped = dropped or _NOT_SHARED
+        if field == b"connection":
+            dropped |= names_listed([value])
+    return dropped
+
+
+def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Names and values, each as bytes: ASGI allows other buffers, and any iterable."""
+    pairs = list(pairs)
+    if not pairs:
+        return (), ()
+    names, values = zip(*pairs)  # noqa: B905 - pairs, by the ASGI specification
+    if {*map(type, names), *map(type, values)} != _BYTES:
+        names, values = ((*map(bytes, map(memoryview, column)),) for column in (names, values))
+    return names, values
+
+
+def _shape(names: tuple[bytes, ...]) -> tuple[tuple[int, bytes], ...]:
+    """Where among these names the fields stand that are read; remembered, for an app repeats its own."""
+    shape = tuple((i, name.lower()) for i, name in enumerate(names) if name.lower() in _READ)
+    if sum(map(len, names)) <= _SHAPE_BYTES:
+        _shapes.put(names, shape)
+    return shape

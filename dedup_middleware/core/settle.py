@@ -89,37 +89,38 @@ def settle(
     """
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")
-    if answer.surrogate and any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
-        return Pass("no-store")
-    if answer.streams:
-        return Pass("stream")
-    said, expires, stripped = _NOTHING_SAID, answer.expires, _NONE
-    if answer.control or answer.targeted:
-        said = fields.directives(answer.control)
-        if rule.targeted_cache_control and answer.targeted:
-            targeted = fields.targeted_directives(answer.targeted)
-            if targeted is not None:  # it stands for Cache-Control and Expires (RFC 9213 s.2.2)
-                said, expires = targeted, None
-        understood = b"must-understand" in said and answer.status in UNDERSTOOD
-        if (b"no-store" in said or b"must-understand" in said) and not understood:
+    said = _NOTHING_SAID
+    expires, varied, stripped = answer.expires, _NONE, _NONE
+    if not answer.plain:
+        if answer.surrogate and any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
             return Pass("no-store")
-        if b"private" in said and not said.names(b"private") and not one_identity():
-            return Pass("private")
-        stripped = said.names(b"no-cache") | said.names(b"private")
-    if answer.personal is not None:
-        reason = _personal(rule, answer, said, stripped)
-        if reason is not None:
-            return Pass(reason)
-    varied = _NONE
-    if answer.vary:
-        varied = fields.names_listed(answer.vary)
-        if b"*" in varied or not all(map(fields.is_token, varied)):
-            return Pass("vary")
-    if answer.nonce and not one_identity():
-        return Pass("nonce")
+        if answer.streams:
+            return Pass("stream")
+        if answer.control or answer.targeted:
+            said = fields.directives(answer.control)
+            if rule.targeted_cache_control and answer.targeted:
+                targeted = fields.targeted_directives(answer.targeted)
+                if targeted is not None:  # it stands for Cache-Control and Expires (RFC 9213 s.2.2)
+                    said, expires = targeted, None
+            understood = b"must-understand" in said and answer.status in UNDERSTOOD
+            if (b"no-store" in said or b"must-understand" in said) and not understood:
+                return Pass("no-store")
+            if b"private" in said and not said.names(b"private") and not one_identity():
+                return Pass("private")
+            stripped = said.names(b"no-cache") | said.names(b"private")
+        if answer.personal is not None:
+            reason = _personal(rule, answer, said, stripped)
+            if reason is not None:
+                return Pass(reason)
+        if answer.vary:
+            varied = fields.names_listed(answer.vary)
+            if b"*" in varied or not all(map(fields.is_token, varied)):
+                return Pass("vary")
+        if answer.nonce and not one_identity():
+            return Pass("nonce")
     if answer.status >= 500 and not rule.share_errors:
         return Pass("server-error")
-    if rule.follows_origin:
+    if rule.ttl == "origin":
         if authorized and not any(name in said for name in _PERMITS):
             return Pass("authorization")
         return _by_origin(rule, method, answer, said, expires, varied, stripped, wall, delay)
@@ -127,6 +128,7 @@ def settle(
 
 
 _NOTHING_SAID: Final = fields.directives(())
+_SHARE_ONLY: Final = ShareOnly(_NONE)
 
 
 def _personal(rule: Rule, answer: Answer, said: Directives, stripped: frozenset[bytes]) -> Reason | None:
@@ -165,7 +167,7 @@ def _by_rule(
     elif status in (404, 410) or status >= 500:
         lifetime = float(rule.negative_ttl)
     if lifetime == 0 or method == "HEAD" or answer.nonce:
-        return ShareOnly(varied, stripped)
+        return ShareOnly(varied, stripped) if varied or stripped else _SHARE_ONLY
     rigid = b"must-revalidate" in said or b"proxy-revalidate" in said
     while_revalidate = 0.0 if rigid else float(rule.stale_while_revalidate)
     if_error = 0.0 if rigid else float(rule.stale_if_error)

@@ -6,6 +6,7 @@ Law: what is not sampled is not told of; no span is named by a path; nothing her
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel_context
@@ -20,7 +21,7 @@ from .instruments import SCOPE_NAME
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from ..core.http import Headers
+    from ..core.http import Headers, StoredResponse
     from ..core.status import Outcome, Reason
     from .attributes import Attributes
     from .instruments import Tally
@@ -28,15 +29,19 @@ if TYPE_CHECKING:
 
 _CARRIED: Final = frozenset(NOISE) | {b"baggage"}
 """Request fields that may carry a trace's context, in whichever form the propagator reads."""
+_name: Final = itemgetter(0)
 _RECHECK: Final = 1.0
 """Seconds between looks for a tracer provider that was set after the start."""
 Seconds = tuple[tuple[str, float], ...]
 
 
 class Trace:
-    """One forward's span, as much of it as others link to: nothing where it is not sampled."""
+    """One forward's span, as much of it as others link to: nothing where it is not sampled.
 
-    __slots__ = ("context", "flight", "span")
+    `link` is made once for all who link to it.
+    """
+
+    __slots__ = ("context", "flight", "link", "span")
 
     def __init__(self, span: Span) -> None:
         context = span.get_span_context()
@@ -44,6 +49,7 @@ class Trace:
         self.span = span
         self.context: SpanContext | None = context if sampled else None
         self.flight: str | None = trace.format_span_id(context.span_id) if sampled else None
+        self.link: Link | None = Link(context) if sampled else None
 
     @property
     def trace_id(self) -> str | None:
@@ -65,12 +71,12 @@ def end(span: Span, name: str, attributes: Attributes, error: str | None) -> Non
 
 def above(headers: Headers | None) -> Context | None:
     """What a request's span stands below: the current span, else what the request's trace fields say."""
-    carrier = {
-        name.decode("latin-1"): value.decode("latin-1") for name, value in headers or () if name in _CARRIED
-    }
-    if not carrier or trace.get_current_span().get_span_context().is_valid:
+    if not headers or _CARRIED.isdisjoint(map(_name, headers)):
         return None
-    return propagate.extract(carrier)
+    if trace.get_current_span().get_span_context().is_valid:
+        return None
+    carried = [pair for pair in headers if pair[0] in _CARRIED]
+    return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in carried})
 
 
 @lru_cache(maxsize=1024)
@@ -202,7 +208,7 @@ class Spans:
         status: int = 0,
         route: str | None = None,
         flight: str | None = None,
-        link: SpanContext | None = None,
+        link: Link | None = None,
         head_at: int | None = None,
         error: str | None = None,
         span: Span | None = None,
@@ -222,12 +228,12 @@ class Spans:
         name = title(outcome, attributes)
         if span is not None:
             if link is not None:
-                span.add_link(link)
+                span.add_link(link.context)
             if head_at is not None:
                 span.add_event("head", None, head_at)
             end(span, name, attributes, error)
             return
-        links = None if link is None else [Link(link)]
+        links = None if link is None else (link,)
         span = tracer.start_span(name, above(headers), SpanKind.INTERNAL, attributes, links, started)
         if head_at is not None:
             span.add_event("head", None, head_at)
@@ -243,24 +249,22 @@ class Spans:
         tally: Tally,
         key: bytes,
         status: int,
-        route: str | None,
-        flight: str | None,
-        link: SpanContext | None,
-        saved: float,
+        stored: StoredResponse,
         age: float,
         headers: Headers,
     ) -> None:
         """`tell` for a hit, without detours."""
-        name, common, error = _hit(tally.reason, tally.label, tally.method, route, status)
-        attributes = common | {
+        name, common, error = _hit(tally.reason, tally.label, tally.method, stored.route, status)
+        attributes = {
+            **common,
             "dedup.key": key.hex(),
-            "dedup.saved": round(saved, 6),
+            "dedup.saved": round(stored.seconds, 6),
             "dedup.age": round(age, 6),
         }
         links = None
-        if flight is not None and link is not None:
-            attributes["dedup.flight"] = flight
-            links = (Link(link),)
+        if stored.flight is not None:
+            attributes["dedup.flight"] = stored.flight
+            links = (stored.link,)
         span = tracer.start_span(name, above(headers), SpanKind.INTERNAL, attributes, links, started)
         if error is not None:
             span.set_status(Status(StatusCode.ERROR))
