@@ -212,14 +212,14 @@ class DedupMiddleware:
                 return
             key = own
         try:
-            asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
             await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
             return
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now, asked)
-        if not await exchange.run():
-            heard = replay(exchange.client.heard, receive) if exchange.client.heard else again(raw, receive)
+        if not await exchange.run(loop):
+            heard = replay(exchange.heard, receive) if exchange.heard else again(raw, receive)
             await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)
 
     def _refresh(

@@ -5,11 +5,11 @@ Law: what is held for readers is bounded; a slow one holds up others only for so
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+import msgspec
 
 STALL: Final = 10.0
 """Seconds without progress after which a reader that holds up others is cut."""
@@ -40,44 +40,58 @@ class Budget:
         return self.used > self.limit
 
 
-class Reader:
-    """A place in a body."""
+class Reader(Protocol):
+    """A place in a body: the number of the chunk that it takes next, from the body's `base` on.
 
-    moved_at = 0.0
-    held_for = 0.0
-    cut = False
+    It has not moved since `moved_at`, held up others for `held_for` seconds, and is `cut` when that was too long.
+    """
 
-    def __init__(self, body: Body) -> None:
-        self.position = body.base
+    position: int
+    moved_at: float
+    held_for: float
+    cut: bool
 
 
-class Body:
+class Body(msgspec.Struct, eq=False):
     """Chunks from `base` on.
 
     While it is `keeping` it keeps all of them, up to the limit in bytes; after that only what someone has yet to
     read, and the writer waits for the slowest.
     """
 
-    base = 0
-    total = 0
-    held = 0
-    keeping = True
+    loop: asyncio.AbstractEventLoop
+    clock: Callable[[], float]
+    limit: int
+    budget: Budget
+    chunks: list[bytes] = []
+    readers: set[Reader] = set()
+    base: int = 0
+    total: int = 0
+    held: int = 0
+    keeping: bool = True
     _room: asyncio.Future[None] | None = None
     # Where readers stand, and since when each chunk waits for the slowest: counted from when it no longer keeps all.
-    _places: dict[int, int]
-    _added_at: list[float]
-    _held_for = 0.0
-    _over = False
+    _places: dict[int, int] = {}
+    _added_at: list[float] = []
+    _held_for: float = 0.0
+    _over: bool = False
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], limit: int, budget: Budget
-    ) -> None:
-        self.clock = clock
-        self.limit = limit
-        self.budget = budget
-        self.chunks: list[bytes] = []
-        self.readers: set[Reader] = set()
-        self._loop = loop
+    def keep(self, chunk: bytes) -> bool:
+        """Add a chunk at once; False where it can't be kept: too many bytes, too many chunks, or no budget."""
+        size, budget = len(chunk), self.budget
+        total = self.total + size
+        if (
+            total > self.limit
+            or not self.keeping
+            or len(self.chunks) >= MAX_CHUNKS
+            or budget.used > budget.limit
+        ):
+            return False
+        self.chunks.append(chunk)
+        self.total = total
+        self.held += size
+        budget.used += size  # no call in between: other threads count here too
+        return True
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
@@ -89,11 +103,7 @@ class Body:
         size = len(chunk)
         self.total += size
         self.held += size
-        self.budget.used += size  # no call in between: other threads count here too
-
-    def outgrows(self, chunk: bytes) -> bool:
-        """Whether with this chunk it could not be kept: too many bytes, too many chunks, or no budget."""
-        return self.total + len(chunk) > self.limit or len(self.chunks) >= MAX_CHUNKS or self.budget.spent
+        self.budget.used += size  # as above
 
     def __getitem__(self, position: int) -> bytes:
         return self.chunks[position - self.base]
@@ -173,7 +183,8 @@ class Body:
             self.chunks.clear()
             self.budget.used -= self.held
             self.held = 0
-            self._make_room()
+            if self._room is not None:
+                self._make_room()
 
     def _trim(self) -> None:
         """Let go of what all have read; the first place where somebody stands is the new base."""
@@ -200,10 +211,10 @@ class Body:
     async def _await_room(self, size: int) -> None:
         self._trim()
         while self.chunks and self.held + size > self._bound:
-            self._room = self._loop.create_future()
+            self._room = self.loop.create_future()
             alone = len(self.readers) == 1
             started = self.clock()
-            timer = None if alone else self._loop.call_later(self._patience(started), self._make_room)
+            timer = None if alone else self.loop.call_later(self._patience(started), self._make_room)
             try:
                 await self._room
             finally:

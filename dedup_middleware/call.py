@@ -5,16 +5,16 @@ Law: a call never waits for itself, however deep; then the function runs once mo
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from .core.errors import ForwardFailed
 from .core.http import StoredValue, value_size
 from .events import Events, ExecutionCollapsed, ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
-from .flight import Flight, FlightAbandonedError, Limits
+from .flight import Flight, Terms, Work
 from .nesting import current, inside, waiting, waits_for_itself
 from .telemetry import DEBUG, Telemetry, requests_log
+from .waiter import FlightAbandonedError
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,11 +78,15 @@ class Call:
         self.key = key
         self.fn = fn
         self.rule = rule
-        self.names = names
+        self._names = names
         self.label = label
         self.started = dedup.clock()
         self.tracer = dedup.telemetry.tracer(self.started)
         self.started_ns = time.time_ns() if self.tracer is not None else 0
+
+    def names(self) -> tuple[str, ...]:
+        """What the value depends on."""
+        return self._names
 
     async def run(self, loop: asyncio.AbstractEventLoop) -> Any:
         """The value: from the store, of another one's flight, or of one of its own."""
@@ -96,7 +100,7 @@ class Call:
                 dedup.store_failed("get", error)
                 stored = None
             # A value without one of this call's tags would outlive their invalidation.
-            if stored is not None and set(self.names) <= set(stored.names):
+            if stored is not None and set(self._names) <= set(stored.names):
                 value = cast("StoredValue", stored)
                 value.hits += 1
                 if not value.noted:
@@ -117,13 +121,11 @@ class Call:
 
     async def _lead(self, loop: asyncio.AbstractEventLoop, reason: Reason, *, listed: bool) -> Any:
         dedup = self.dedup
-        limits = Limits(float(self.rule.max_wait), self.rule.max_followers, self.rule.max_response_body)
-        flight = dedup.flights.open(
-            loop, self.key, limits, lambda: self.names, listed=listed, runs_on=self.rule.stores
-        )
+        rule = self.rule
+        terms = Terms(float(rule.max_wait), rule.max_followers, rule.max_response_body, self.label)
+        flight = dedup.flights.open(loop, self.key, terms, self, listed=listed, runs_on=rule.stores)
         if flight is None:
             return await self.alone("too-many-flights")
-        flight.label = self.label
         telemetry, span = dedup.telemetry, None
         if self.tracer is not None:
             span = telemetry.start_request(self.tracer, "forwarded", self.label, "", self.started_ns)
@@ -133,7 +135,7 @@ class Call:
         error: str | None = None
         try:
             with waiting(holder, flight):  # before the work begins: an eager task runs at once
-                flight.launch(functools.partial(self._work, flight))
+                flight.launch(_Run(self, flight))
                 await waiter.head()
         except BaseException as failure:
             error = type(failure).__qualname__
@@ -149,7 +151,7 @@ class Call:
             raise flight.error
         return flight.head[0]
 
-    async def _work(self, flight: Flight) -> None:
+    async def work(self, flight: Flight) -> None:
         """The forward: in the flight's own task."""
         inside.set(flight)
         if flight.trace is not None:
@@ -220,7 +222,7 @@ class Call:
                 )
 
     async def _follow(self, flight: Flight) -> Any:
-        for name in self.names:  # whose invalidation concerns the value too, from now on
+        for name in self._names:  # whose invalidation concerns the value too, from now on
             self.dedup.flights.add_name(flight, name)
         waiter = flight.board(leader=False)
         holder = current()
@@ -311,3 +313,15 @@ class Call:
                 span=span,
                 seconds=seconds,
             )
+
+
+class _Run(Work):
+    """A function as a flight's work."""
+
+    def __init__(self, one: Call, flight: Flight) -> None:
+        self._one = one
+        self._flight = flight
+
+    async def run(self) -> None:
+        """Call it."""
+        await self._one.work(self._flight)

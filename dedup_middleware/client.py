@@ -6,81 +6,86 @@ Law: chunks go out as the app sent them, and a body that is not whole never ends
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from .core.conditional import NOT_IN_304, not_modified
-from .flight import FlightAbandonedError
+from .waiter import FlightAbandonedError
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from .core.answer import Answer
+    from .core.decide import Consider
     from .core.http import Headers
-    from .flight import Waiter
     from .settled import Settled
+    from .waiter import Waiter
 
 
 class Client:
-    """The server's side of one exchange. `validates` says that conditional requests are ours to answer."""
+    """The server's side of an exchange, which has these fields.
 
-    sent_head = False
-    status = 0
+    `body` is what was read of the request (None: nothing), `heard` what came while it was listened to, and `status`
+    what was sent. The plan's rule says whether conditional requests are ours to answer.
+    """
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, validates: bool, body_read: bool
-    ) -> None:
-        self._receive = receive
-        self._send = send
-        self._method: str = scope["method"]
-        self._headers: Headers = scope["headers"]
-        self._validates = validates
-        self._body_read = body_read
-        self.heard: list[Message] = []
+    __slots__ = ()
+    plan: Consider
+    scope: Scope
+    receive: Receive
+    send: Send
+    body: bytes | None
+    heard: list[Message]
+    sent_head: bool
+    status: int
 
     async def listen(self) -> None:
         """Return when the client has gone."""
         while True:
             try:
-                message = await self._receive()
+                message = await self.receive()
             except Exception:  # noqa: BLE001 - a receive that fails has no client any more
                 return
             if message["type"] == "http.disconnect":
                 return
-            if self._body_read or (self.heard and not self.heard[-1].get("more_body", False)):
+            if self.body is not None or (self.heard and not self.heard[-1].get("more_body", False)):
                 await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
             self.heard.append(message)
 
-    async def send_head(self, head: Answer, pairs: Headers, status: bytes, *, shared: bool = False) -> None:
+    async def send_head(self, head: Answer, pairs: Headers, line: bytes, *, shared: bool = False) -> None:
         """Send these fields and Cache-Status; a 304 where a validator matches."""
-        headers = [*pairs, (b"cache-status", status)]
-        self.status = head.status
+        headers = [*pairs, (b"cache-status", line)]
+        status = head.status
         if shared and head.age is None:
             headers.append((b"age", b"0"))
         if (
-            head.validates
-            and self._validates
-            and not_modified(self._method, head.status, self._headers, head.etag, head.last_modified)
+            (head.etag is not None or head.last_modified is not None)
+            and self.plan.rule.stores
+            and not_modified(
+                self.scope["method"], status, self.scope["headers"], head.etag, head.last_modified
+            )
         ):
-            self.status = 304
+            status = 304
             headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
-        self.sent_head = True
-        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if self.status == 304 != head.status:
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.status, self.sent_head = status, True  # type: ignore[misc] # slots of the exchange
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        if status != head.status:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def send_body(self, waiter: Waiter, settled: Settled | None = None) -> None:
-        """Send what comes, chunk by chunk as the app sent it; followers never end a body that is not whole."""
-        flight = waiter.flight
-        answered = self.status == 304 != cast("Settled", flight.head).head.status
+    async def send_body(self, waiter: Waiter, settled: Settled, *, whole: bool = False) -> None:
+        """Send what comes, chunk by chunk as the app sent it; where it must be `whole`, never the end of a part."""
+        flight, send = waiter.flight, self.send
+        body, unsent = flight.body, self.status != settled.head.status
         while True:
-            chunk = await waiter.next()
+            chunk = waiter.here()
             if chunk is None:
-                return
-            last = flight.complete and waiter.position + 1 == flight.body.end
-            if settled is not None and last and settled.mangled:
+                chunk = await waiter.next()
+                if chunk is None:
+                    return
+            last = flight.complete and waiter.position + 1 == body.base + len(body.chunks)
+            if last and whole and settled.mangled:
                 raise FlightAbandonedError
-            if not answered:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
-            flight.body.advance(waiter)
+            if not unsent:
+                await send({"type": "http.response.body", "body": chunk, "more_body": not last})
+            body.advance(waiter)
             if last:
                 return

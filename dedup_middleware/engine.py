@@ -9,8 +9,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from .core.decide import target_name
 from .core.memo import Memo
+from .core.targets import target_name
 from .events import Events
 from .flight import GRACE
 from .forking import after_fork
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .core.fingerprint import Hasher
     from .core.http import Scope, Stored
     from .core.rules import Rule
-    from .flight import Limits
+    from .flight import Terms
     from .records.recorder import Recorder
     from .stores import Store
     from .telemetry import Telemetry
@@ -115,9 +115,9 @@ class Engine:
         return self.ruling.book
 
     @property
-    def limits(self) -> list[Limits]:
-        """What each rule lets a flight hold."""
-        return self.ruling.limits
+    def terms(self) -> list[Terms]:
+        """What flights under each rule have in common."""
+        return self.ruling.terms
 
     def leave_alone(self, *places: str) -> None:
         """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""

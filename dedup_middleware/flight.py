@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import Context, copy_context
-from functools import cached_property
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from .body import Body, Budget, Reader
+from .body import Body
+from .waiter import Waiter
 
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
 BACKGROUND: Final = 0.25
-"""Seconds for which a landed flight waits for its work's return before `on_late` is called."""
+"""Seconds for which a landed flight waits for its work's return before it is told that it is late."""
 
 Key = Hashable
 Loop = asyncio.AbstractEventLoop
@@ -32,9 +32,6 @@ class Table(Protocol):
     """What a flight asks of the table that knows it."""
 
     clock: Callable[[], float]
-    tasks: set[asyncio.Task[None]]
-    opened: int
-    budget: Budget
 
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight."""
@@ -43,138 +40,163 @@ class Table(Protocol):
         """The flight is over."""
 
 
-class FlightAbandonedError(Exception):
-    """The flight ended without a response that its waiters may use; they join one successor."""
+class Terms(msgspec.Struct, frozen=True):
+    """What flights of one kind have in common.
 
-
-class WaiterGoneError(Exception):
-    """The waiter's client has left."""
-
-
-class WaiterCutError(Exception):
-    """The waiter held up others for too long."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """A flight's bounds: seconds without a head, followers, bytes held."""
+    Their bounds (seconds without a head, followers, bytes held), what they are called, and whether their origin itself
+    says how long its responses hold.
+    """
 
     max_wait: float
     max_followers: int
     max_bytes: int
+    label: str = ""
+    follows_origin: bool = False
 
 
-class Flight:
+class Asked(Protocol):
+    """What a flight was opened for."""
+
+    def names(self) -> Iterable[str]:
+        """What its result depends on."""
+
+
+class Work:
+    """What a flight runs, and what else it is asked for on the way."""
+
+    __slots__ = ()
+
+    async def run(self) -> None:
+        """Do it; what it raises ends the flight."""
+        raise NotImplementedError
+
+    def outgrown(self) -> None:
+        """The body can't be kept whole."""
+
+    def release(self) -> bool:
+        """There was no head in time; whether one will come at once."""
+        return False
+
+    def late(self) -> None:
+        """The response is whole, and the work goes on."""
+
+
+class Flight(msgspec.Struct, eq=False, weakref=True):
     """One forward: its head and body as they come, and those who wait for them.
 
     `current` turns False when an invalidation concerns the flight: newcomers open another one, and its result is
     not stored. `generation` numbers flights in the order of their opening, so that an older one's result never
-    replaces a newer one's.
+    replaces a newer one's. One that `runs_on` does so when nobody waits any more. `place` numbers the app whose it is.
     """
 
-    # How every flight begins; what only some come to have costs the others nothing.
-    asked: Any = None
-    stored_names: tuple[str, ...] = ()
-    listed = False
-    current = True
+    table: Table
+    loop: Loop
+    key: Key
+    terms: Terms
+    asked: Asked
+    generation: int
+    opened_at: float
+    started: float
+    body: Body
+    listed: bool
+    runs_on: bool
+    place: int | None
+    waiters: set[Waiter] = set()
+    callers: list[Any] = []
+    waits_for: list[Flight] = []
+    followers: int = 0
+    current: bool = True
     head: Any = None
     head_at: float | None = None
     took: float | None = None
-    complete = False
-    released = False
-    returned = False
+    complete: bool = False
+    released: bool = False
+    returned: bool = False
     error: BaseException | None = None
     error_type: str | None = None
-    followers = 0
-    place: int | None = None
-    label = ""
-    follows_origin = False
-    watching = False
-    task: asyncio.Task[None] | None = None
     trace: Any = None
-    on_outgrown: Callable[[], None] | None = None
-    on_release: Callable[[], bool] | None = None
+    task: asyncio.Task[None] | None = None
+    stored_names: tuple[str, ...] = ()
+    watching: bool = False
     landed_at: float | None = None
-    on_late: Callable[[], None] | None = None
+    _names: set[str] | None = None
+    _work: Work | None = None
+    _is_late: bool = False
     _gone: asyncio.Event | None = None
     _returns: tuple[asyncio.Future[None], ...] = ()
 
-    def __init__(
-        self,
-        table: Table,
-        loop: Loop,
-        key: Key,
-        limits: Limits,
-        names: Callable[[], Iterable[str]],
-        *,
-        runs_on: bool,
-    ) -> None:
-        self._table = table
-        self.loop = loop
-        self.key = key
-        self.limits = limits
-        self._names = names
-        self.runs_on = runs_on
-        self.generation = table.opened
-        self.opened_at = table.clock()
-        self.started = loop.time()
-        self.body = Body(loop, table.clock, limits.max_bytes, table.budget)
-        self.waiters: set[Waiter] = set()
-        self.callers: list[Any] = []
-        self.waits_for: list[Flight] = []
+    __repr__ = object.__repr__  # what it holds is nobody's to read in a log
 
-    @cached_property
+    @property
+    def label(self) -> str:
+        """What flights of its kind are called."""
+        return self.terms.label
+
+    @property
     def names(self) -> set[str]:
         """What it depends on; asked for only where something is invalidated while it is under way."""
-        return set(self._names())
+        if self._names is None:
+            self._names = set(self.asked.names())
+        return self._names
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
-    def launch(self, work: Callable[[], Awaitable[None]]) -> None:
+    def launch(self, work: Work) -> None:
         """Run the work in a task of the flight's own, in a copy of the caller's context."""
+        self._work = work
         task = self.loop.create_task(self._run(work))
         if not self.returned:  # as an eager task may have already
             self.task = task
-            self._table.tasks.add(task)
 
-    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, work: Work) -> None:
         try:
-            await work()
+            await work.run()
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the leader's to raise: here it would end the loop
             self.error = error
             self.error_type = type(error).__qualname__
         finally:
             self.returned = True
-            self._table.forget(self)
+            self.table.forget(self)
             if not self.complete:  # else all have been woken
                 self._finish()
             for future in self._returns:
                 _release_future(future)
             self.body.end_of_work()
-            # No cycle may keep the body alive until the collector comes by.
-            self.task = self.on_outgrown = self.on_release = self.on_late = None
+            self.task = self._work = None  # no cycle may keep the body alive until the collector comes by
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
         self.head = head
-        self.head_at = self._table.clock()
+        self.head_at = self.table.clock()
         self._wake()
+
+    def land(self, chunk: bytes) -> bool:
+        """Add the last chunk at once; False where it has to wait for slow readers, as `write` does."""
+        if not self.body.keep(chunk):
+            return False
+        self._land()
+        return True
 
     async def write(self, chunk: bytes, *, last: bool) -> None:
         """Add a chunk; it may wait for slow readers."""
         body = self.body
-        if body.keeping and body.outgrows(chunk):
-            self.stop_keeping()
-            if self.on_outgrown is not None and not body.budget.spent:
-                self.on_outgrown()
-        await body.add(chunk)
+        if not body.keep(chunk):
+            if body.keeping:
+                self.stop_keeping()
+                if self._work is not None and not body.budget.spent:
+                    self._work.outgrown()
+            await body.add(chunk)
         if last:
-            self.complete = True
-            self.landed_at = self.loop.time()
-            self._finish()
+            self._land()
         else:
             self._wake()
             # The readers run before the app goes on, so that a chunk leaves when it is made.
             await asyncio.sleep(0)
+
+    def _land(self) -> None:
+        self.complete = True
+        self.landed_at = self.loop.time()
+        self._finish()
 
     def stop_keeping(self) -> None:
         """No newcomers, nothing to store: hold only what someone has yet to read."""
@@ -183,7 +205,8 @@ class Flight:
 
     def close(self) -> None:
         """Take no more followers."""
-        self._table.leave(self)
+        if self.listed:
+            self.table.leave(self)
 
     async def deserted(self) -> None:
         """Wait until nobody waits any more, or the response is complete: what an app hears as `http.disconnect`."""
@@ -211,7 +234,7 @@ class Flight:
 
     def _release(self) -> None:
         """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
-        if self.on_release is not None and self.on_release():
+        if self._work is not None and self._work.release():
             return
         self.close()
         self.released = True
@@ -221,7 +244,8 @@ class Flight:
 
     def board(self, *, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
         """A new waiter; `listen` returns when its client has gone."""
-        waiter = Waiter(self, listen, leader=leader)
+        context = None if listen is None else copy_context()
+        waiter = Waiter(self, leader, self.body.base, listen, context)
         self.waiters.add(waiter)
         self.body.join(waiter)
         if not leader:
@@ -236,13 +260,15 @@ class Flight:
             self.watching = True
             for waiter in self.waiters:
                 waiter.watch()
-        if self.head is None and not self.released and now - self.started >= self.limits.max_wait:
+        if self.head is None and not self.released and now - self.started >= self.terms.max_wait:
             self._release()
-        if self.on_late is not None and self.landed_at is not None and now - self.landed_at >= BACKGROUND:
-            late, self.on_late = self.on_late, None
-            late()
+        if self.landed_at is not None and now - self.landed_at >= BACKGROUND and not self._is_late:
+            self._is_late = True
+            if self._work is not None:
+                self._work.late()
 
-    def _left(self, waiter: Waiter) -> None:
+    def left(self, waiter: Waiter) -> None:
+        """One waits no more; idempotent."""
         self.waiters.discard(waiter)
         self.body.leave(waiter)
         if self.waiters or self.complete or self.returned or self.runs_on:
@@ -261,84 +287,3 @@ class Flight:
 def _release_future(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-class Waiter(Reader):
-    """One who waits for a flight: a place in its body, and a future while there is nothing to take."""
-
-    gone = False
-    _future: asyncio.Future[None] | None = None
-    _watchman: asyncio.Task[None] | None = None
-
-    def __init__(self, flight: Flight, listen: Callable[[], Awaitable[None]] | None, *, leader: bool) -> None:
-        super().__init__(flight.body)
-        self.flight = flight
-        self.leader = leader
-        self._listen = listen
-        self._context = copy_context()
-
-    async def head(self) -> Any:
-        """The flight's head, or None where the app ended without one.
-
-        Raises:
-            FlightAbandonedError: to followers, when no head came in time.
-            WaiterGoneError: when the client has left.
-        """
-        flight = self.flight
-        while flight.head is None and not flight.returned:
-            if flight.released and not self.leader:
-                raise FlightAbandonedError
-            await self._change()
-        return flight.head
-
-    async def next(self) -> bytes | None:
-        """The next chunk, or None after the last.
-
-        Raises:
-            FlightAbandonedError: when the forward ended before its body did.
-            WaiterGoneError, WaiterCutError: when the client has left, or was too slow.
-        """
-        flight = self.flight
-        body = flight.body
-        while True:
-            if self.cut:
-                raise WaiterCutError
-            if self.position < body.end:
-                return body[self.position]
-            if flight.complete:
-                return None
-            if flight.returned:
-                raise FlightAbandonedError
-            await self._change()
-
-    async def _change(self) -> None:
-        if self.gone:
-            raise WaiterGoneError
-        self._future = self.flight.loop.create_future()
-        await self._future
-        if self.gone:
-            raise WaiterGoneError
-
-    def wake(self) -> None:
-        """Something has changed."""
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            future.set_result(None)
-
-    def watch(self) -> None:
-        """Notice when the client leaves."""
-        if self._listen is not None and self._watchman is None:
-            watching = self._watching(self._listen)
-            self._watchman = self.flight.loop.create_task(watching, context=self._context)
-
-    async def _watching(self, listen: Callable[[], Awaitable[None]]) -> None:
-        await listen()
-        self.gone = True
-        self.wake()
-
-    def leave(self) -> None:
-        """Wait no more; idempotent."""
-        if self._watchman is not None:
-            self._watchman.cancel()
-            self._watchman = None
-        self.flight._left(self)  # noqa: SLF001 - its flight's other half

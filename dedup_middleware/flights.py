@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from .body import Budget
-from .flight import Flight, Key, Limits, Loop
+from .body import Body, Budget
+from .flight import Asked, Flight, Key, Loop, Terms
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +42,6 @@ class FlightTable:
         self._marks: dict[tuple[str, str], int] = {}
         self._floor = 0
         self.under_way: set[Flight] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
         self._watches: dict[Loop, asyncio.TimerHandle] = {}
         self._listed: dict[tuple[Loop, Key], Flight] = {}
         self._by_name: dict[str, set[Flight]] = {}
@@ -53,6 +52,11 @@ class FlightTable:
         """Whether nothing is under way, listed or named."""
         return not (self.under_way or self._listed or self._by_name or self._unindexed)
 
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks of all flights under way."""
+        return {flight.task for flight in list(self.under_way) if flight.task is not None}
+
     def find(self, loop: Loop, key: Key) -> Flight | None:
         """The flight that a newcomer may join now, or None; one that is full or too far on leaves the table."""
         flight = self._listed.get((loop, key))
@@ -61,7 +65,7 @@ class FlightTable:
         late = (
             flight.head_at is not None and not flight.complete and self.clock() - flight.head_at > JOIN_WINDOW
         )
-        if late or flight.followers >= flight.limits.max_followers:
+        if late or flight.followers >= flight.terms.max_followers:
             self.leave(flight)
             return None
         return flight
@@ -70,28 +74,43 @@ class FlightTable:
         self,
         loop: Loop,
         key: Key,
-        limits: Limits,
-        names: Callable[[], Iterable[str]],
+        terms: Terms,
+        asked: Asked,
         *,
         listed: bool,
         runs_on: bool = False,
+        place: int | None = None,
     ) -> Flight | None:
-        """A new flight, or None where there are too many; `names` says what it depends on."""
+        """A new flight, or None where there are too many."""
         with self.lock:
             if len(self.under_way) >= self.max_flights:
                 self._drop_dead_loops()
                 if len(self.under_way) >= self.max_flights:
                     return None
             self.opened += 1
-            flight = Flight(self, loop, key, limits, names, runs_on=runs_on)
+            clock = self.clock
+            body = Body(loop, clock, terms.max_bytes, self.budget)
+            flight = Flight(
+                self,
+                loop,
+                key,
+                terms,
+                asked,
+                self.opened,
+                clock(),
+                loop.time(),
+                body,
+                listed,
+                runs_on,
+                place,
+            )
             self.under_way.add(flight)
-            if loop not in self._watches:
-                self._drop_dead_watches()
-                self._watch(loop)
             self._unindexed.add(flight)
             if listed:
                 self._listed[loop, key] = flight
-                flight.listed = True
+            if loop not in self._watches:
+                self._drop_dead_watches()
+                self._watch(loop)
             return flight
 
     def _watch(self, loop: Loop) -> None:
@@ -139,12 +158,11 @@ class FlightTable:
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
         with self.lock:
-            self.leave(flight)
+            if flight.listed:
+                self.leave(flight)
             self.under_way.discard(flight)
             if self._marks and not self.under_way:
                 self._marks.clear()
-            if flight.task is not None:
-                self.tasks.discard(flight.task)
             if flight in self._unindexed:
                 self._unindexed.discard(flight)
                 return
@@ -208,8 +226,8 @@ class FlightTable:
         """
         with self.lock:
             for flight in self._named(name):
-                if any(is_same(caller) for caller in flight.callers):
-                    if flight.follows_origin:
+                if any(map(is_same, (flight.asked, *flight.callers))):
+                    if flight.terms.follows_origin:
                         self.leave(flight)
                     else:
                         self._overtake(flight)
@@ -241,7 +259,7 @@ class FlightTable:
 
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
-        self.under_way, self.tasks, self._watches, self._listed = set(), set(), {}, {}
+        self.under_way, self._watches, self._listed = set(), {}, {}
         self._by_name, self._unindexed, self._marks = {}, set(), {}
         self.budget = Budget(MAX_BUFFERED)
 

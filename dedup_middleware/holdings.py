@@ -10,9 +10,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .core.callers import Caller, address_name
+from .core.callers import Caller
 from .core.effects import origin_of
 from .core.memo import Memo
+from .core.targets import address_name
 from .events import ResponseInvalidated, tags_in
 from .flights import FlightTable
 from .stores.keeper import Keeper
@@ -108,7 +109,7 @@ class Holdings:
         if dropped and self._events.heard:
             self._tell("request", dropped, tags=tags_in((*names, *groups)))
         if self.flights.under_way:
-            self.flights.invalidate_for(address_name(scope), Caller(scope).may_be)
+            self.flights.invalidate_for(address_name(scope), Caller.of(scope).may_be)
 
     def renew(self) -> None:
         """An empty store takes the place of the one in use: it is bounded as the rules say now."""

@@ -9,7 +9,7 @@ import asyncio
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from .core.callers import Caller, address_name
+from .core.callers import Caller
 from .core.http import NEVER
 from .flight import GRACE
 from .forward import Forward
@@ -18,8 +18,6 @@ PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import ASGIApp, Message, Scope
 
     from .core.decide import Consider
@@ -29,32 +27,19 @@ if TYPE_CHECKING:
 
 
 def open_flight(
-    dedup: Dedup,
-    plan: Consider,
-    scope: Scope,
-    key: bytes,
-    *,
-    listed: bool,
-    runs_on: bool,
+    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, *, listed: bool, runs_on: bool
 ) -> Flight | None:
     """A flight for a request, with all that it depends on; None where there are too many."""
-    # As it was asked: routers write into scopes.
-    asked = {"path": scope["path"], "headers": scope["headers"], "client": scope.get("client")}
-    flight = dedup.flights.open(
+    return dedup.flights.open(
         asyncio.get_running_loop(),
         key,
-        dedup.limits[plan.ordinal],
-        lambda: (*dedup.names(asked, plan.tags), address_name(asked)),
+        dedup.ruling.terms[plan.ordinal],
+        # As it was asked: routers write into scopes.
+        Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),
         listed=listed,
         runs_on=runs_on,
+        place=plan.place,
     )
-    if flight is not None:
-        flight.asked = asked
-        flight.place = plan.place
-        flight.label = plan.label
-        flight.follows_origin = plan.assesses and plan.rule.follows_origin
-        flight.callers.append(Caller(asked))
-    return flight
 
 
 def refresh(
@@ -80,51 +65,40 @@ def refresh(
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, scope["method"], key)
-    forward = Forward(
-        dedup,
-        app,
-        plan,
-        flight,
-        base=base,
-        leader_scope=dict(scope),
-        send_early=_unheard,
-        shown=shown,
-        body=body,
-        stored=stored,
-    )
-    flight.on_release = _ends(flight, flight.on_release)
-
-    async def run() -> None:
-        try:
-            await forward.run()
-        finally:
-            stored.refresh_after = dedup.clock() + PAUSE
-
-    flight.launch(run)
+    flight.launch(_Refresh(dedup, app, plan, flight, base, dict(scope), _unheard, shown, body, stored))
 
 
-def _ends(flight: Flight, stand_in: Callable[[], bool] | None) -> Callable[[], bool]:
-    """What becomes of it without a head after `max_wait`: whoever has joined is helped as ever, and then it ends.
+class _Refresh(Forward):
+    """A forward for nobody's request.
 
-    It runs for nobody from then on; so its app hears of it, and is cancelled, as when the last client has gone.
+    Without a head after `max_wait` whoever has joined is helped as ever, and then it ends: it runs for nobody from then
+    on; so its app hears of it, and is cancelled, as when the last client has gone.
     """
 
-    def cancel() -> None:
-        if flight.task is not None:
-            flight.task.cancel()
+    async def run(self) -> None:
+        """Run the app; then it may be asked again after a while."""
+        try:
+            await super().run()
+        finally:
+            if self.stored is not None:
+                self.stored.refresh_after = self.dedup.clock() + PAUSE
 
-    def over() -> bool:
+    def release(self) -> bool:
+        """Help who has joined, or end it for nobody."""
+        flight = self.flight
         flight.runs_on = False
         if flight.waiters:
-            helped = stand_in is not None and stand_in()
+            helped = super().release()
             if helped:
-                flight.loop.call_later(GRACE, cancel, context=Context())
+                flight.loop.call_later(GRACE, self._cancel, context=Context())
             return helped
         flight.released = True
         flight.board(leader=True).leave()
         return True
 
-    return over
+    def _cancel(self) -> None:
+        if self.flight.task is not None:
+            self.flight.task.cancel()
 
 
 async def _unheard(_message: Message) -> None:

@@ -14,7 +14,7 @@ from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous
 from .core.errors import ConfigurationError
 from .core.memo import Memo
 from .core.rules import Rule
-from .flight import Limits
+from .flight import Terms
 from .stores.memory import Bounds
 
 if TYPE_CHECKING:
@@ -71,9 +71,15 @@ class Ruling:
             for ordinal, rule in enumerate(self.book.rules)
         }
         self.bounds[PARTITION] = Bounds(Rule().max_responses, self._max_bytes)
-        self.limits = [
-            Limits(float(rule.max_wait), rule.max_followers, rule.max_response_body)
-            for rule in self.book.rules
+        self.terms = [
+            Terms(
+                float(rule.max_wait),
+                rule.max_followers,
+                rule.max_response_body,
+                label,
+                rule.assesses and rule.follows_origin,
+            )
+            for rule, label in zip(self.book.rules, self.book.labels, strict=True)
         ]
         self.plans.clear()
 

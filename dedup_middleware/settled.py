@@ -18,16 +18,16 @@ class Settled(msgspec.Struct, eq=False):
     """What a flight's head means to its waiters.
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
-    only the leader may use the response, and why. `before` is the leader's scope as it was asked, where it may have to
-    ask again for another variant.
+    only the leader may use the response, and why. `route` is known where somebody is to be told. `before` is the
+    leader's scope as it was asked, where it may have to ask again for another variant.
     """
 
     head: Answer
     settlement: Settlement
     vary: frozenset[bytes]
     variant: bytes
-    passed: Reason | None
-    route: str | None
+    passed: Reason | None = None
+    route: str | None = None
     outcome: Outcome = "forwarded"
     answered: int | None = None
     mangled: bool = False

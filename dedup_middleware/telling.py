@@ -12,9 +12,8 @@ from .events import ExecutionCollapsed, ExecutionCompleted
 from .telemetry import DEBUG, requests_log
 
 if TYPE_CHECKING:
-    from .client import Client
     from .core.decide import Consider
-    from .core.http import Headers
+    from .core.http import Scope
     from .core.status import Outcome, Reason
     from .dedup import Dedup
     from .flight import Flight
@@ -27,12 +26,11 @@ class Request(Protocol):
 
     dedup: Dedup
     plan: Consider
-    client: Client
-    method: str
-    headers: Headers
+    scope: Scope
     key: bytes
     started: float
     started_ns: int
+    status: int
     tracer: Tracer | None
     span: Span | None
 
@@ -42,46 +40,30 @@ def tell_request(
     outcome: Outcome,
     reason: Reason,
     flight: Flight,
-    head_ns: int | None,
-    error: str | None,
+    head_ns: int | None = None,
+    error: str | None = None,
 ) -> None:
     """A request that a flight answered; `head_ns` is when it had its head."""
-    dedup, plan, telemetry = exchange.dedup, exchange.plan, exchange.dedup.telemetry
-    trace: Trace | None = flight.trace
+    label, telemetry = exchange.plan.label, exchange.dedup.telemetry
     seconds: tuple[tuple[str, float], ...] = ()
     saved = 0.0
     if outcome == "collapsed":
-        now = dedup.clock()
-        saved = now - flight.opened_at if flight.took is None else flight.took
-        seconds = (("waited", now - exchange.started), ("saved", saved))
-        telemetry.record_wait(now - exchange.started, plan.label, flight.loop.call_soon)
-        if requests_log.isEnabledFor(DEBUG):
-            telemetry.debug(outcome, reason, plan.label, seconds)
-        if dedup.events.heard:
-            dedup.events.publish(
-                ExecutionCollapsed(
-                    at=time(),
-                    rule=plan.label,
-                    key=exchange.key.hex(),
-                    flight=flight.generation,
-                    waited=now - exchange.started,
-                    saved=saved,
-                    trace_id=trace.trace_id if trace is not None else None,
-                )
-            )
-    telemetry.count(outcome, reason, plan.label, exchange.method, saved)
+        seconds = _tell_collapsed(exchange, reason, flight)
+        saved = seconds[1][1]
+    telemetry.count(outcome, reason, label, exchange.scope["method"], saved)
     if exchange.tracer is None:
         return
+    trace: Trace | None = flight.trace
     settled: Settled | None = flight.head
     telemetry.tell(
         exchange.tracer,
         exchange.started_ns,
         outcome,
         reason,
-        plan.label,
-        exchange.method,
+        label,
+        exchange.scope["method"],
         flight.key,
-        status=exchange.client.status,
+        status=exchange.status,
         route=settled.route if settled is not None else None,
         flight=trace.flight if trace is not None else None,
         link=trace.link if trace is not None and outcome == "collapsed" else None,
@@ -89,8 +71,32 @@ def tell_request(
         error=error,
         span=exchange.span,
         seconds=seconds,
-        headers=exchange.headers,
+        headers=exchange.scope["headers"],
     )
+
+
+def _tell_collapsed(exchange: Request, reason: Reason, flight: Flight) -> tuple[tuple[str, float], ...]:
+    """How long it waited and what it saved, in seconds; told to whoever wants to hear of each."""
+    dedup, label, trace = exchange.dedup, exchange.plan.label, flight.trace
+    telemetry, now = dedup.telemetry, dedup.clock()
+    waited, saved = now - exchange.started, now - flight.opened_at if flight.took is None else flight.took
+    telemetry.record_wait(waited, label, flight.loop.call_soon)
+    seconds = (("waited", waited), ("saved", saved))
+    if requests_log.isEnabledFor(DEBUG):
+        telemetry.debug("collapsed", reason, label, seconds)
+    if dedup.events.heard:
+        dedup.events.publish(
+            ExecutionCollapsed(
+                at=time(),
+                rule=label,
+                key=exchange.key.hex(),
+                flight=flight.generation,
+                waited=waited,
+                saved=saved,
+                trace_id=trace.trace_id if trace is not None else None,
+            )
+        )
+    return seconds
 
 
 def tell_execution(
@@ -102,14 +108,14 @@ def tell_execution(
     error: str | None,
 ) -> None:
     """A forward that is over; `error` is what it failed with."""
-    telemetry, duration = dedup.telemetry, dedup.clock() - flight.opened_at
+    telemetry, duration, trace = dedup.telemetry, dedup.clock() - flight.opened_at, flight.trace
     telemetry.record_forward(duration, flight.followers, plan.label, method)
     status = 0 if settled is None else settled.answered or settled.head.status
     if error is None and (not flight.complete or (settled is not None and settled.mangled)):
         error = "IncompleteResponse"
     failure = error or (str(status) if status >= 500 else None)
     if failure and flight.followers and (flight.waiters or error is None):
-        telemetry.failed("forward", failure, plan.label, flight.followers, flight.trace)
+        telemetry.failed("forward", failure, plan.label, flight.followers, trace)
     if dedup.events.heard:
         dedup.events.publish(
             ExecutionCompleted(
@@ -124,12 +130,12 @@ def tell_execution(
                 status=status,
                 error=failure,
                 route=settled.route if settled is not None else None,
-                trace_id=flight.trace.trace_id if flight.trace is not None else None,
+                trace_id=trace.trace_id if trace is not None else None,
             )
         )
-    if flight.trace is not None:
+    if trace is not None:
         telemetry.end_forward(
-            flight.trace,
+            trace,
             plan.label,
             method,
             flight.key,

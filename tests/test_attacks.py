@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 
 import dedup_middleware.body as bodies
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule, engine, flights
-from dedup_middleware.body import Body, Budget, Reader
+from dedup_middleware.body import Body, Budget
 from dedup_middleware.core import callers
 from dedup_middleware.core.http import response_size
 from dedup_middleware.core.names import is_credential
@@ -569,10 +569,16 @@ async def test_the_budget_never_counts_what_is_over(
     assert dedup.flights.budget.used == 0
 
 
-class CountingReader(Reader):
+class CountingReader:
     """A reader that counts how often somebody looks where it stands."""
 
     looks = 0
+    moved_at = 0.0
+    held_for = 0.0
+    cut = False
+
+    def __init__(self) -> None:
+        self.position = 0
 
     @property
     def position(self) -> int:
@@ -586,7 +592,7 @@ class CountingReader(Reader):
 
 async def _looks(readers: int) -> int:
     body = Body(asyncio.get_running_loop(), FakeClock(), 1 << 20, Budget(1 << 30))
-    all_readers = [CountingReader(body) for _ in range(readers)]
+    all_readers = [CountingReader() for _ in range(readers)]
     for reader in all_readers:
         body.join(reader)
     body.stop_keeping()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dedup_middleware.flight import Flight, FlightAbandonedError, Limits, WaiterGoneError
+from dedup_middleware.flight import Flight, Terms, Work
 from dedup_middleware.flights import FlightTable
+from dedup_middleware.waiter import FlightAbandonedError, WaiterGoneError
 
 from .kit import FakeClock, VirtualTime, settle
 
@@ -24,9 +25,19 @@ def table(clock: FakeClock) -> FlightTable:
 
 @pytest.fixture
 async def flight(table: FlightTable, virtual_time: VirtualTime) -> Flight:
-    opened = table.open(asyncio.get_running_loop(), b"key", Limits(30.0, 10, 1000), tuple, listed=True)
+    opened = table.open(asyncio.get_running_loop(), b"key", Terms(30.0, 10, 1000), Nameless(), listed=True)
     assert opened is not None
     return opened
+
+
+class Nameless:
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+
+class Nothing(Work):
+    async def run(self) -> None:
+        return
 
 
 async def nothing() -> None:
@@ -51,7 +62,7 @@ async def test_work_that_is_over_before_its_task_is_known_leaves_no_task(
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(eager)
-    flight.launch(nothing)
+    flight.launch(Nothing())
     loop.set_task_factory(None)
     assert (flight.returned, flight.task, table.tasks) == (True, None, set())
     assert table.is_empty
@@ -62,7 +73,7 @@ async def test_a_flight_that_all_leave_before_its_work_began_is_closed_and_cance
 ) -> None:
     flight.board(leader=True).leave()
     assert table.find(flight.loop, b"key") is None
-    flight.launch(nothing)
+    flight.launch(Nothing())
     await virtual_time.go(10)
     assert (flight.returned, flight.error) == (True, None)
 
@@ -81,7 +92,7 @@ async def test_a_body_that_never_ended_is_given_to_nobody_as_whole(flight: Fligh
     waiter = flight.board(leader=True)
     flight.open_head("head")
     await flight.write(b"half", last=False)
-    flight.launch(nothing)
+    flight.launch(Nothing())
     assert await waiter.next() == b"half"
     flight.body.advance(waiter)
     with pytest.raises(FlightAbandonedError):
@@ -113,7 +124,7 @@ async def test_what_is_over_is_waited_for_by_nobody(flight: Flight) -> None:
     waiter.watch()
     flight.open_head("head")
     await flight.write(b"whole", last=True)
-    flight.launch(nothing)
+    flight.launch(Nothing())
     await settle()
     await flight.joined()
     assert await waiter.next() == b"whole"

@@ -60,6 +60,7 @@ FLOORS = {
     "settled": 3,
     "telling": 3,
     "validation": 3,
+    "waiter": 1,
     "incoming": 3,
     "__main__": 3,
 }

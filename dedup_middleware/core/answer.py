@@ -48,8 +48,8 @@ class Answer(msgspec.Struct, eq=False):
     is said or the method or status has no body, -1 where it says what no body can have; RFC 9110 s.8.6); `age` is in
     seconds. `control`, `surrogate`, `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of
     CDN-Cache-Control alone), of Vary and of Cache-Groups; `personal` is the first field that makes the response one
-    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer. One that is `plain` says nothing of
-    all this but its entity tag, its dates and its length.
+    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer. One that is `plain`
+    says nothing of all this but its entity tag, its dates and its length.
     """
 
     status: int
@@ -141,7 +141,7 @@ def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple
         return (), ()
     names, values = zip(*pairs)  # noqa: B905 - pairs, by the ASGI specification
     if {*map(type, names), *map(type, values)} != _BYTES:
-        names, values = ((*map(bytes, map(memoryview, column)),) for column in (names, values))
+        names, values = (tuple(bytes(memoryview(one)) for one in column) for column in (names, values))
     return names, values
 
 

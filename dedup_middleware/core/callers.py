@@ -9,7 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from .http import Headers
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, is_credential
+from .targets import address_name, target_name
 
 if TYPE_CHECKING:
     from .http import Scope
@@ -68,30 +72,43 @@ def has_certificate(tls: Any) -> bool:
     )
 
 
-def address_name(scope: Scope) -> str:
-    """The name under which flights of one client address are found."""
-    client = scope.get("client")
-    return f"client:{client[0]}" if client else "client:"
-
-
 _PROOFS: Final = re.compile(rb"csrf|xsrf|dpop|signature|nonce")
 """Credentials made anew for each request: they tell requests apart, not callers."""
 
 
-class Caller:
-    """Who sent a request, whatever a rule's identity says; read only when somebody wants to know."""
+class Caller(msgspec.Struct, eq=False):
+    """Who sent a request, whatever a rule's identity says, and for what; read only when somebody wants to know.
 
-    __slots__ = ("_parts", "_scope")
+    `path` and `tags` are the target's and the rule's, `client` the peer's address and port.
+    """
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope: Scope | None = scope
+    headers: Headers
+    path: str
+    client: Any
+    tags: tuple[str, ...] = ()
+    _parts: dict[bytes, list[bytes]] | None = None
+
+    __repr__ = object.__repr__  # credentials are nobody's to read in a log
+
+    @classmethod
+    def of(cls, scope: Scope) -> Caller:
+        """The sender of a request."""
+        return cls(scope["headers"], scope["path"], scope.get("client"))
+
+    def stored_names(self) -> tuple[str, ...]:
+        """The names of what its response depends on."""
+        return (target_name({"path": self.path, "headers": self.headers}), *self.tags)
+
+    def names(self) -> tuple[str, ...]:
+        """The names by which its flight is found."""
+        return (*self.stored_names(), address_name({"client": self.client}))
 
     @property
     def parts(self) -> dict[bytes, list[bytes]]:
         """Credential fields, cookies one by one, and what proxies say of the address."""
-        if self._scope is not None:
+        if self._parts is None:
             found: dict[bytes, list[bytes]] = {}
-            for name, value in self._scope["headers"]:
+            for name, value in self.headers:
                 field = name.lower()
                 if field == b"cookie":
                     for cookie, pair in cookie_pairs(without_analytics(value)):
@@ -100,7 +117,7 @@ class Caller:
                     continue
                 elif field in ADDRESS_FIELDS or is_credential(field.decode("latin-1")):
                     found.setdefault(field, []).append(value)
-            self._parts, self._scope = found, None
+            self._parts = found
         return self._parts
 
     def may_be(self, other: Caller) -> bool:

@@ -6,13 +6,12 @@ Law: pure; each answer is one of a closed union of small frozen structs, and eve
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .fingerprint import REMEMBERED, Fingerprinter, Hasher
-from .http import SAFE_METHODS, Scope, first
+from .http import SAFE_METHODS, Scope
 from .memo import Memo
 from .paths import PathPattern, PathTable
 from .rules import Rule
@@ -26,7 +25,6 @@ _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
 )
 _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
-_DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
 
 
 class Bypass(msgspec.Struct, frozen=True):
@@ -154,18 +152,6 @@ def ambiguous(path: str, raw_path: bytes | None) -> bool:
 def ambiguous_query(query: bytes) -> bool:
     """Whether a query holds what no URI does (control characters, spaces)."""
     return _BAD_QUERY.search(query) is not None
-
-
-def target_name(scope: Scope) -> str:
-    """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
-    host = first(scope["headers"], b"host") or b""
-    return f"{host_name(host)}{scope['path']}"
-
-
-@lru_cache(maxsize=256)
-def host_name(host: bytes) -> str:
-    """How the names of all targets on a host begin, but for the slash."""
-    return "target:" + _DEFAULT_PORT.sub("", host[:256].decode("latin-1").lower())
 
 
 def tag_names(templates: Iterable[str], parameters: dict[str, str]) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
 from . import structured
-from .decide import host_name, target_name
 from .http import first
+from .targets import host_name, target_name
 
 if TYPE_CHECKING:
     from .http import Headers, Scope

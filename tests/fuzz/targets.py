@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dedup_middleware
-from dedup_middleware.core import decide, names
+from dedup_middleware.core import answer, names, targets
 
 from . import configuration, fingerprint, headers, requests
 from .engine import Target
@@ -20,8 +20,9 @@ _CONFIG = [str(_PACKAGE / name) for name in ("config.py", "dedup.py", "stores")]
 
 
 def _forget() -> None:
-    for cached in (names._is_credential, names._is_secret, decide.host_name):
+    for cached in (names._is_credential, names._is_secret, targets.host_name):
         cached.cache_clear()
+    answer._shapes.clear()
 
 
 TARGETS: dict[str, Target] = {

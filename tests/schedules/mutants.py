@@ -15,9 +15,10 @@ from dedup_middleware import asgi, call, dedup, exchange, flights, forward, keep
 from dedup_middleware.body import Body
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.core.settle import Pass, ShareOnly
-from dedup_middleware.flight import Flight, Waiter
+from dedup_middleware.flight import Flight
 from dedup_middleware.stores.keeper import Keeper
 from dedup_middleware.stores.memory import MemoryStore
+from dedup_middleware.waiter import Waiter
 
 Patch = tuple[Any, str, Any]
 
@@ -49,7 +50,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def the_app_runs_in_the_leaders_task() -> list[Patch]:
-    return [_text(exchange.Exchange, "_lead", "flight.launch(self._work)", "await flight._run(self._work)")]
+    return [_text(exchange.Exchange, "_lead", "flight.launch(forward)", "await flight._run(forward)")]
 
 
 def a_cancelled_leader_cancels_the_flight() -> list[Patch]:
@@ -76,7 +77,7 @@ def the_leaders_leaving_deserts_the_flight() -> list[Patch]:
 
         return left_and_gone
 
-    return [_wrap(Flight, "_left", change)]
+    return [_wrap(Flight, "left", change)]
 
 
 def a_deserted_flight_is_not_cancelled() -> list[Patch]:
@@ -92,11 +93,11 @@ def a_deserted_flight_is_cancelled_at_once() -> list[Patch]:
 
         return left_and_cancel
 
-    return [_wrap(Flight, "_left", change)]
+    return [_wrap(Flight, "left", change)]
 
 
 def a_deserted_flight_stays_in_the_table() -> list[Patch]:
-    return [_text(Flight, "_left", "self.close()", "pass")]
+    return [_text(Flight, "left", "self.close()", "pass")]
 
 
 def nobody_notices_that_clients_leave() -> list[Patch]:
@@ -115,8 +116,8 @@ def flights_leave_by_key() -> list[Patch]:
 
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
-    old = "not self._opens(key, shown, alone, stored)"
-    return [_text(exchange.Exchange, "run", old, "await asyncio.sleep(0) or " + old)]
+    old = "flight = open_flight("
+    return [_text(exchange.Exchange, "run", old, "await asyncio.sleep(0)\n            " + old)]
 
 
 def the_join_window_is_forgotten() -> list[Patch]:
@@ -124,7 +125,7 @@ def the_join_window_is_forgotten() -> list[Patch]:
 
 
 def followers_have_no_limit() -> list[Patch]:
-    return [_text(flights.FlightTable, "find", "flight.followers >= flight.limits.max_followers", "False")]
+    return [_text(flights.FlightTable, "find", "flight.followers >= flight.terms.max_followers", "False")]
 
 
 def max_wait_is_forgotten() -> list[Patch]:
@@ -199,7 +200,7 @@ def a_mangled_body_counts_as_whole() -> list[Patch]:
 
 def an_outgrown_flight_takes_newcomers() -> list[Patch]:
     # Two things prevent it: the flight leaves the table, and a mark sends newcomers on their own.
-    return [_text(Flight, "stop_keeping", "self.close()", "pass"), (forward.Forward, "_outgrown", _nothing)]
+    return [_text(Flight, "stop_keeping", "self.close()", "pass"), (forward.Forward, "outgrown", _nothing)]
 
 
 def a_slow_reader_holds_up_all() -> list[Patch]:
@@ -215,9 +216,9 @@ def bytes_are_not_given_back() -> list[Patch]:
 
 def flights_land_before_the_store_has_them() -> list[Patch]:
     def change(landed: Any) -> Any:
-        def landed_and_left(self: Any) -> None:
-            landed(self)
-            self._flight.close()
+        def landed_and_left(self: Any, settled: Any) -> None:
+            landed(self, settled)
+            self.flight.close()
 
         return landed_and_left
 
@@ -290,7 +291,7 @@ def calls_wait_for_themselves() -> list[Patch]:
 
 
 def a_stale_value_is_stored() -> list[Patch]:
-    return [_text(call.Call, "_work", "flight.current", "True")]
+    return [_text(call.Call, "work", "flight.current", "True")]
 
 
 def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
@@ -298,7 +299,8 @@ def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
 
 
 def a_cancelled_leader_is_not_counted() -> list[Patch]:
-    return [_text(exchange.Exchange, "run", "if self._aboard is not None:", "if False:")]
+    told = 'self._tell(reason, flight, error="CancelledError")'
+    return [_text(exchange.Exchange, "_lead", told, "pass")]
 
 
 MUTANTS: Final[tuple[Callable[[], list[Patch]], ...]] = tuple(

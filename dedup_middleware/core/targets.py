@@ -1,0 +1,35 @@
+"""Targets: the names by which what depends on a target, or on a client's address, is found again.
+
+Law: one name for one target, however its host is spelled.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from .http import first
+
+if TYPE_CHECKING:
+    from .http import Scope
+
+_DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
+
+
+def target_name(scope: Scope) -> str:
+    """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
+    host = first(scope["headers"], b"host") or b""
+    return f"{host_name(host)}{scope['path']}"
+
+
+@lru_cache(maxsize=256)
+def host_name(host: bytes) -> str:
+    """How the names of all targets on a host begin, but for the slash."""
+    return "target:" + _DEFAULT_PORT.sub("", host[:256].decode("latin-1").lower())
+
+
+def address_name(scope: Scope) -> str:
+    """The name under which flights of one client address are found."""
+    client = scope.get("client")
+    return f"client:{client[0]}" if client else "client:"

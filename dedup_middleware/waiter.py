@@ -1,0 +1,140 @@
+"""A waiter: one who waits for a flight, at its own pace.
+
+Law: it takes only what is there and waits for nothing else; that its client leaves concerns it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .body import Body
+
+
+class Awaited(Protocol):
+    """What a waiter asks of its flight."""
+
+    loop: asyncio.AbstractEventLoop
+    body: Body
+    head: Any
+    complete: bool
+    released: bool
+    returned: bool
+
+    def left(self, waiter: Waiter) -> None:
+        """One waits no more; idempotent."""
+
+
+class FlightAbandonedError(Exception):
+    """The flight ended without a response that its waiters may use; they join one successor."""
+
+
+class WaiterGoneError(Exception):
+    """The waiter's client has left."""
+
+
+class WaiterCutError(Exception):
+    """The waiter held up others for too long."""
+
+
+class Waiter(msgspec.Struct, eq=False, weakref=True):
+    """One who waits for a flight: a place in its body, and a future while there is nothing to take.
+
+    `listen` returns when its client has gone, in `context`, its own.
+    """
+
+    flight: Awaited
+    leader: bool
+    position: int
+    listen: Callable[[], Awaitable[None]] | None
+    context: Context | None
+    moved_at: float = 0.0
+    held_for: float = 0.0
+    cut: bool = False
+    gone: bool = False
+    _future: asyncio.Future[None] | None = None
+    _watchman: asyncio.Task[None] | None = None
+
+    __repr__ = object.__repr__  # what its flight holds is nobody's to read in a log
+
+    async def head(self) -> Any:
+        """The flight's head, or None where the app ended without one.
+
+        Raises:
+            FlightAbandonedError: to followers, when no head came in time.
+            WaiterGoneError: when the client has left.
+        """
+        flight = self.flight
+        while flight.head is None and not flight.returned:
+            if flight.released and not self.leader:
+                raise FlightAbandonedError
+            await self._change()
+            if self.gone:
+                raise WaiterGoneError
+        return flight.head
+
+    def here(self) -> bytes | None:
+        """The next chunk, if it is there."""
+        body = self.flight.body
+        at = self.position - body.base
+        return body.chunks[at] if at < len(body.chunks) and not self.cut else None
+
+    async def next(self) -> bytes | None:
+        """The next chunk, or None after the last.
+
+        Raises:
+            FlightAbandonedError: when the forward ended before its body did.
+            WaiterGoneError, WaiterCutError: when the client has left, or was too slow.
+        """
+        flight = self.flight
+        while True:
+            if self.cut:
+                raise WaiterCutError
+            chunk = self.here()
+            if chunk is not None:
+                return chunk
+            if flight.complete:
+                return None
+            if flight.returned:
+                raise FlightAbandonedError
+            await self._change()
+            if self.gone:
+                raise WaiterGoneError
+
+    def _change(self) -> asyncio.Future[None]:
+        """Done when something has changed."""
+        if self.gone:
+            raise WaiterGoneError
+        self._future = future = self.flight.loop.create_future()
+        return future
+
+    def wake(self) -> None:
+        """Something has changed."""
+        future = self._future
+        if future is not None:
+            self._future = None
+            if not future.done():
+                future.set_result(None)
+
+    def watch(self) -> None:
+        """Notice when the client leaves."""
+        if self.listen is not None and self._watchman is None:
+            watching = self._watching(self.listen)
+            self._watchman = self.flight.loop.create_task(watching, context=self.context)
+
+    async def _watching(self, listen: Callable[[], Awaitable[None]]) -> None:
+        await listen()
+        self.gone = True
+        self.wake()
+
+    def leave(self) -> None:
+        """Wait no more; idempotent."""
+        if self._watchman is not None:
+            self._watchman.cancel()
+            self._watchman = None
+        self.flight.left(self)
