@@ -24,6 +24,7 @@ from .incoming import again, read_body, replay
 from .refresh import refresh
 from .routes import own_places, routes_of
 from .telemetry import log
+from .turns import run
 
 if TYPE_CHECKING:
     import os
@@ -218,7 +219,7 @@ class DedupMiddleware:
             await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
             return
         exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now, asked)
-        if not await exchange.run(loop):
+        if not await run(exchange, loop):
             heard = replay(exchange.heard, receive) if exchange.heard else again(raw, receive)
             await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)
 

@@ -76,12 +76,13 @@ class Client:
         flight, send = waiter.flight, self.send
         body, unsent = flight.body, self.status != settled.head.status
         while True:
-            chunk = waiter.here()
-            if chunk is None:
-                chunk = await waiter.next()
-                if chunk is None:
+            at = waiter.position - body.base
+            if at >= len(body.chunks) or waiter.cut:
+                if await waiter.next() is None:
                     return
-            last = flight.complete and waiter.position + 1 == body.base + len(body.chunks)
+                at = waiter.position - body.base
+            chunk = body.chunks[at]
+            last = flight.complete and at + 1 == len(body.chunks)
             if last and whole and settled.mangled:
                 raise FlightAbandonedError
             if not unsent:

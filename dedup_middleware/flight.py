@@ -86,7 +86,8 @@ class Flight(msgspec.Struct, eq=False, weakref=True):
 
     `current` turns False when an invalidation concerns the flight: newcomers open another one, and its result is
     not stored. `generation` numbers flights in the order of their opening, so that an older one's result never
-    replaces a newer one's. One that `runs_on` does so when nobody waits any more. `place` numbers the app whose it is.
+    replaces a newer one's. One that is not `joinable` takes no newcomers, though it may stand in the table for a
+    while. One that `runs_on` does so when nobody waits any more. `place` numbers the app whose it is.
     """
 
     table: Table
@@ -110,6 +111,7 @@ class Flight(msgspec.Struct, eq=False, weakref=True):
     head_at: float | None = None
     took: float | None = None
     complete: bool = False
+    joinable: bool = True
     released: bool = False
     returned: bool = False
     error: BaseException | None = None
@@ -204,7 +206,7 @@ class Flight(msgspec.Struct, eq=False, weakref=True):
         self.body.stop_keeping()
 
     def close(self) -> None:
-        """Take no more followers."""
+        """Take no more followers, and leave the table."""
         if self.listed:
             self.table.leave(self)
 

@@ -65,7 +65,7 @@ class FlightTable:
         late = (
             flight.head_at is not None and not flight.complete and self.clock() - flight.head_at > JOIN_WINDOW
         )
-        if late or flight.followers >= flight.terms.max_followers:
+        if late or not flight.joinable or flight.followers >= flight.terms.max_followers:
             self.leave(flight)
             return None
         return flight

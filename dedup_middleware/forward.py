@@ -9,30 +9,27 @@ from __future__ import annotations
 from asyncio import Task
 from collections.abc import MutableMapping
 from contextvars import Context
-from itertools import islice
-from operator import is_not
 from time import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from starlette.types import ASGIApp, Message, Send
 
-from .core import canonical
 from .core.answer import Answer, read_answer
 from .core.assess import NOTHING_WANTED, Wants, stands_in
 from .core.decide import Consider
 from .core.effects import groups, origin_of
-from .core.fields import is_token, names_listed
 from .core.http import StoredResponse
 from .core.names import PERSONAL_FIELDS
-from .core.settle import Keep, Pass, Settlement, ShareOnly
+from .core.settle import Keep, Pass, Settlement, ShareOnly, settle
 from .core.sight import visible
-from .core.surroundings import Part
+from .core.variants import hidden_in, told_apart
 from .dedup import Dedup
 from .events import ExecutionStarted, ResponseStored, tags_in
 from .flight import Flight, Work
 from .keeping import settled_by, to_store, update_by_head
 from .nesting import inside
+from .scopes import copy_back, session_content
 from .settled import Settled
 from .telling import tell_execution
 from .validation import Validation
@@ -45,10 +42,6 @@ PASS_SECONDS: Final = 2.0
 """How long a hit-for-miss mark holds."""
 OUTGROWN_SECONDS: Final = 60.0
 """How long a key whose body outgrew the limit goes uncollapsed."""
-_NOTHING: Final[frozenset[bytes]] = frozenset()
-_HIDDEN: Final = frozenset({Part.HIDDEN, Part.COOKIE})
-_FLIGHT_SCOPE_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
-"""What a flight's scope has of its own: never copied to the leader's."""
 
 
 class Forward(Work, msgspec.Struct, eq=False):
@@ -85,7 +78,7 @@ class Forward(Work, msgspec.Struct, eq=False):
         self.scope = visible(self.plan.fingerprints.reading, self.leader_scope, self.shown)
         self.given = dict(self.scope)
         if "session" in self.leader_scope:
-            self._session = _session_content(self.leader_scope)
+            self._session = session_content(self.leader_scope)
 
     def _validation_of(self, stored: StoredResponse) -> Validation:
         """The app, asked whether what is stored under this key still holds; it may stand in for an error."""
@@ -123,7 +116,7 @@ class Forward(Work, msgspec.Struct, eq=False):
             if self.stored is not None:
                 self.validation = self.app = self._validation_of(self.stored)
             await self.app(self.scope, self._receive, self._send)
-            if flight.complete and isinstance(self._settled_now().settlement, Keep):
+            if flight.complete and self.settled is not None and type(self.settled.settlement) is Keep:
                 self._store()
         except BaseException as failure:
             error = type(failure).__qualname__
@@ -208,7 +201,7 @@ class Forward(Work, msgspec.Struct, eq=False):
         asks = self.validation is not None
         settlement = self._validated(head) if asks else self._settle(head)
         seen = self._session is not None or "session" in self.leader_scope
-        if seen and _session_content(self.leader_scope) != self._session:
+        if seen and session_content(self.leader_scope) != self._session:
             settlement = Pass("session")
         settled = Settled(head, settlement, self.shown, self._key)
         if isinstance(settlement, Pass):
@@ -234,7 +227,7 @@ class Forward(Work, msgspec.Struct, eq=False):
             settled.outcome, settled.answered = self.validation.outcome, self.validation.answered
         if settled.vary:
             settled.before = dict(self.leader_scope)
-        self._copy_back()
+        copy_back(self.given, self.scope, self.leader_scope)
         if flight.trace is not None:
             dedup.telemetry.head(flight.trace)
         self.settled = settled
@@ -242,6 +235,8 @@ class Forward(Work, msgspec.Struct, eq=False):
 
     def _settle(self, head: Answer) -> Settlement:
         dedup, plan, scope, flight = self.dedup, self.plan, self.leader_scope, self.flight
+        if head.plain and not plan.assesses and not plan.rule.ttl_jitter:  # as most are: nothing more counts
+            return settle(plan.rule, scope["method"], head)
         method, delay = scope["method"], dedup.clock() - flight.opened_at
         settlement = settled_by(dedup, plan, method, head, scope, self.given["headers"], delay)
         if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
@@ -267,7 +262,7 @@ class Forward(Work, msgspec.Struct, eq=False):
             # What was another caller's, and for all while it was stored, is so no more.
             others = PERSONAL_FIELDS - self.validation.said
             head.headers = [pair for pair in head.headers if pair[0].lower() not in others]
-        settled.vary = self.shown | self._hidden_in(head)
+        settled.vary = self.shown | hidden_in(self.plan.fingerprints, head)
         if settled.vary != self.shown:
             dedup.variants.put(self.base, settled.vary)
             settled.variant = self._variant(settled.vary)
@@ -277,7 +272,7 @@ class Forward(Work, msgspec.Struct, eq=False):
 
     def _tell_apart(self, settled: Settled, settlement: Keep | ShareOnly) -> None:
         """What its Vary names tells variants apart from now on; the flight answers to its own one's key."""
-        settled.vary = self._variants_by(settlement)
+        settled.vary = told_apart(self.plan.fingerprints, self.shown, settlement)
         if settled.vary != self.shown:
             self.dedup.variants.put(self.base, settled.vary)
             settled.variant = self._variant(settled.vary) if settled.vary else self.base
@@ -298,40 +293,11 @@ class Forward(Work, msgspec.Struct, eq=False):
         if not comes_with_304 or any(name.lower() in PERSONAL_FIELDS for name, _ in stored.head.headers):
             self.dedup.keeper.take_back(self.plan.ordinal, self._key, stored)
 
-    def _variants_by(self, settlement: Keep | ShareOnly) -> frozenset[bytes]:
-        """The fields by which variants are told apart from now on.
-
-        Those that any response has named; but where the app's own Vary is trusted, what the newest stored one names, so
-        that it answers whatever it fits (RFC 9111 s.4, s.4.1), and what the app has seen of that is hidden otherwise.
-        """
-        reader = self.plan.fingerprints
-        named = reader.unkeyed(settlement.vary)
-        if reader.reading.trusting and isinstance(settlement, Keep):
-            return named | {name for name in self.shown if reader.reading.part(name) in _HIDDEN}
-        return self.shown | named
-
-    def _hidden_in(self, head: Answer) -> frozenset[bytes]:
-        """The fields of Vary that the app has not seen: they are shown to it from now on, whoever its answer is for."""
-        reader = self.plan.fingerprints
-        named = frozenset(filter(is_token, names_listed(head.vary))) - {b"*"} if head.vary else _NOTHING
-        return frozenset(name for name in reader.unkeyed(named) if reader.reading.part(name) in _HIDDEN)
-
     def _join_groups(self, lines: tuple[bytes, ...]) -> None:
         """The response belongs to more groups than its rule says (RFC 9875 s.2)."""
         flight, names = self.flight, groups(lines)
         self._groups += names
         self.dedup.flights.depends(flight, names, origin_of(self.leader_scope))
-
-    def _copy_back(self) -> None:
-        """What the app's router found goes to the leader's scope, so that outer layers still find it there."""
-        given, scope = self.given, self.scope
-        if any(map(is_not, given.values(), scope.values())):
-            found = {name: value for name, value in scope.items() if given.get(name, self) is not value}
-        else:  # nothing was replaced: what is new stands last
-            found = dict(islice(scope.items(), len(given), None))
-        for name in _FLIGHT_SCOPE_OWN.intersection(found):
-            del found[name]
-        self.leader_scope.update(found)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -345,7 +311,7 @@ class Forward(Work, msgspec.Struct, eq=False):
         ):
             outgrown.discard(settled.variant)
         if not isinstance(settled.settlement, Keep) or settled.mangled or not flight.body.keeping:
-            flight.close()
+            flight.joinable = False
 
     def _store(self) -> None:
         """Keep the whole response; put before the flight leaves the table, so that a newcomer finds one of them."""
@@ -355,7 +321,7 @@ class Forward(Work, msgspec.Struct, eq=False):
             or not isinstance(settled.settlement, Keep)
             or not flight.body.keeping
             or settled.mangled
-            or _session_content(self.leader_scope) != self._session
+            or session_content(self.leader_scope) != self._session
         ):
             return
         plan = self.plan
@@ -377,15 +343,3 @@ class Forward(Work, msgspec.Struct, eq=False):
                     tags=tags_in(flight.stored_names),
                 )
             )
-
-
-def _session_content(scope: MutableMapping[str, Any]) -> bytes | None:
-    session = scope.get("session")
-    if session is None:
-        return None
-    try:
-        return canonical.encode(canonical.plain(dict(session)))
-    except (TypeError, ValueError, OverflowError):
-        return repr(session).encode(
-            "utf-8", "replace"
-        )  # compared within this request only, never kept or shown

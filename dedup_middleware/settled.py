@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from .core.answer import Answer
-from .core.settle import Settlement
+from .core.settle import Settlement, ShareOnly
 from .core.status import Outcome, Reason
 
 
@@ -32,3 +32,8 @@ class Settled(msgspec.Struct, eq=False):
     answered: int | None = None
     mangled: bool = False
     before: dict[str, Any] | None = None
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is nothing to tell of it but that it came."""
+        return type(self.settlement) is ShareOnly and self.passed is None and self.outcome == "forwarded"

@@ -110,13 +110,16 @@ def tell_execution(
     """A forward that is over; `error` is what it failed with."""
     telemetry, duration, trace = dedup.telemetry, dedup.clock() - flight.opened_at, flight.trace
     telemetry.record_forward(duration, flight.followers, plan.label, method)
+    heard = dedup.events.heard
+    if not flight.followers and trace is None and not heard:
+        return  # nobody wants to know more
     status = 0 if settled is None else settled.answered or settled.head.status
     if error is None and (not flight.complete or (settled is not None and settled.mangled)):
         error = "IncompleteResponse"
     failure = error or (str(status) if status >= 500 else None)
     if failure and flight.followers and (flight.waiters or error is None):
         telemetry.failed("forward", failure, plan.label, flight.followers, trace)
-    if dedup.events.heard:
+    if heard:
         dedup.events.publish(
             ExecutionCompleted(
                 at=time(),

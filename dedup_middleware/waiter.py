@@ -78,12 +78,6 @@ class Waiter(msgspec.Struct, eq=False, weakref=True):
                 raise WaiterGoneError
         return flight.head
 
-    def here(self) -> bytes | None:
-        """The next chunk, if it is there."""
-        body = self.flight.body
-        at = self.position - body.base
-        return body.chunks[at] if at < len(body.chunks) and not self.cut else None
-
     async def next(self) -> bytes | None:
         """The next chunk, or None after the last.
 
@@ -91,13 +85,12 @@ class Waiter(msgspec.Struct, eq=False, weakref=True):
             FlightAbandonedError: when the forward ended before its body did.
             WaiterGoneError, WaiterCutError: when the client has left, or was too slow.
         """
-        flight = self.flight
+        flight, body = self.flight, self.flight.body
         while True:
             if self.cut:
                 raise WaiterCutError
-            chunk = self.here()
-            if chunk is not None:
-                return chunk
+            if self.position < body.end:
+                return body[self.position]
             if flight.complete:
                 return None
             if flight.returned:

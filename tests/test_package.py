@@ -52,6 +52,9 @@ FLOORS = {
     "bypass": 3,
     "client": 3,
     "exchange": 3,
+    "following": 3,
+    "leading": 3,
+    "turns": 3,
     "forward": 3,
     "hit": 3,
     "keeping": 3,
@@ -61,6 +64,7 @@ FLOORS = {
     "telling": 3,
     "validation": 3,
     "waiter": 1,
+    "scopes": 1,
     "incoming": 3,
     "__main__": 3,
 }

@@ -180,7 +180,9 @@ class Fingerprinter:
                     parts += (name, found)
             if reading.function is not None:
                 parts.append(reading.who(scope))
-            return self._hash(canonical.encode(parts))
+            state = self._begin()
+            state.update(canonical.encode(parts))
+            return state.digest()
         except DoubtError as doubt:
             return doubt.reason
         except Exception:  # noqa: BLE001 - what outer layers left there may raise anything when it is looked at

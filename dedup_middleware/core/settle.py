@@ -76,16 +76,16 @@ def settle(
     method: str,
     answer: Answer,
     *,
-    one_identity: Callable[[], bool],
+    one_identity: Callable[[], bool] = bool,
     authorized: bool = False,
     wall: float = 0.0,
     delay: float = 0.0,
 ) -> Settlement:
     """Who may use this response (RFC 9111 s.3, s.4)?
 
-    `one_identity` says that all who may wait for it are one caller; `authorized` that the request carried an
-    Authorization which the key does not hold (s.3.5). `wall` is the time in seconds of the epoch, `delay` how long the
-    head took to come, in seconds.
+    `one_identity` says that all who may wait for it are one caller (by default they are not); `authorized` that the
+    request carried an Authorization which the key does not hold (s.3.5). `wall` is the time in seconds of the epoch,
+    `delay` how long the head took to come, in seconds.
     """
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")

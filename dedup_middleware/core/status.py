@@ -78,8 +78,8 @@ Reason = Literal[
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
-_NOTHING_TO_ADD: Final = (None, None, None, None)
-_MISS: Final = b"dedup; fwd=uri-miss"
+MISS: Final = b"dedup; fwd=uri-miss"
+"""Cache-Status of a response of which nothing is stored (RFC 9211 s.2.2)."""
 _BECAUSE: Final = {"stale": b"stale", "request": b"request"}
 
 
@@ -97,8 +97,6 @@ def forwarded(
     `varied` says that only another variant was stored; `status` is the app's where another one goes out, `ttl` the
     freshness that is left in seconds where it is stored; `key` is named where the rule asks for it.
     """
-    if reason == "miss" and not varied and (status, ttl, key, detail) == _NOTHING_TO_ADD:
-        return _MISS
     because = _BECAUSE.get(reason) or (b"vary-miss" if varied else b"uri-miss")
     line = b"dedup; fwd=" + because
     if status is not None:

@@ -9,19 +9,19 @@ import inspect
 from collections.abc import Callable
 from typing import Final
 
-from dedup_middleware import asgi, exchange, forward, keeping, refresh, serving, validation
+from dedup_middleware import asgi, forward, keeping, refresh, serving, turns, validation
 from dedup_middleware.core import assess, settle
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.flights import FlightTable
 from dedup_middleware.stores.keeper import Keeper
 
-from .mutants import Patch, _nothing, _text
+from .mutants import Patch, _in, _nothing, _text
 
 
 def a_refresh_ignores_what_is_under_way() -> list[Patch]:
     looks = "now < stored.refresh_after or dedup.flights.find(asyncio.get_running_loop(), key) is not None"
     _, name, broken = _text(refresh, "refresh", looks, "False")
-    return [(serving, name, broken), (exchange, name, broken), (asgi, name, broken)]
+    return [(serving, name, broken), (turns, name, broken), (asgi, name, broken)]
 
 
 def what_stands_in_does_so_for_ever() -> list[Patch]:
@@ -42,11 +42,8 @@ def a_stale_response_answers_past_its_window() -> list[Patch]:
 
 
 def revalidations_are_not_shared() -> list[Patch]:
-    return [
-        _text(
-            exchange.Exchange, "run", "flight = None if alone else", "flight = None if alone or stored else"
-        )
-    ]
+    old = "flight = None if alone else"
+    return _in(asgi, _text(turns, "run", old, "flight = None if alone or stored else"))
 
 
 def a_refresh_is_stored_whatever_was_invalidated() -> list[Patch]:
@@ -66,7 +63,7 @@ def a_callers_part_is_for_all() -> list[Patch]:
 def what_is_for_all_is_so_when_it_is_stale() -> list[Patch]:
     stale = ' or verdict.reason != "fresh"'
     _, name, broken = _text(serving, "serve_from_whole", stale, "")
-    return [(exchange, name, broken)]
+    return [(turns, name, broken)]
 
 
 def what_failed_late_stays_stored() -> list[Patch]:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, Final
 
-from dedup_middleware import asgi, call, dedup, exchange, flights, forward, keeping
+from dedup_middleware import asgi, call, dedup, exchange, flights, following, forward, keeping, leading, turns
 from dedup_middleware.body import Body
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.core.settle import Pass, ShareOnly
@@ -42,6 +42,11 @@ def _wrap(owner: Any, name: str, change: Callable[[Any], Any]) -> Patch:
     return owner, name, change(getattr(owner, name))
 
 
+def _in(user: Any, patch: Patch) -> list[Patch]:
+    """The same where a module has imported the function by its name."""
+    return [(user, *patch[1:])]
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     return None
 
@@ -50,14 +55,14 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def the_app_runs_in_the_leaders_task() -> list[Patch]:
-    return [_text(exchange.Exchange, "_lead", "flight.launch(forward)", "await flight._run(forward)")]
+    return _in(turns, _text(leading, "lead", "flight.launch(forward)", "await flight._run(forward)"))
 
 
 def a_cancelled_leader_cancels_the_flight() -> list[Patch]:
     def change(lead: Any) -> Any:
-        async def lead_and_cancel(self: Any, flight: Any, *more: Any) -> Any:
+        async def lead_and_cancel(exchange: Any, flight: Any, *more: Any) -> Any:
             try:
-                return await lead(self, flight, *more)
+                return await lead(exchange, flight, *more)
             except asyncio.CancelledError:
                 if flight.task is not None:
                     flight.task.cancel()
@@ -65,7 +70,7 @@ def a_cancelled_leader_cancels_the_flight() -> list[Patch]:
 
         return lead_and_cancel
 
-    return [_wrap(exchange.Exchange, "_lead", change)]
+    return [_wrap(turns, "lead", change)]
 
 
 def the_leaders_leaving_deserts_the_flight() -> list[Patch]:
@@ -117,7 +122,7 @@ def flights_leave_by_key() -> list[Patch]:
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
     old = "flight = open_flight("
-    return [_text(exchange.Exchange, "run", old, "await asyncio.sleep(0)\n            " + old)]
+    return _in(asgi, _text(turns, "run", old, "await asyncio.sleep(0)\n        " + old))
 
 
 def the_join_window_is_forgotten() -> list[Patch]:
@@ -133,7 +138,7 @@ def max_wait_is_forgotten() -> list[Patch]:
 
 
 def whoever_gave_up_twice_waits_again() -> list[Patch]:
-    return [_text(exchange.Exchange, "_follow", 'self._alone = "max-wait"', "pass")]
+    return _in(turns, _text(following, "follow", 'exchange.alone = "max-wait"', "pass"))
 
 
 # -- who may use what ---------------------------------------------------------------------------------------------
@@ -175,11 +180,11 @@ def followers_get_refusals() -> list[Patch]:
 
 
 def vary_is_not_looked_at() -> list[Patch]:
-    return [(exchange.Exchange, "_differs", lambda self, settled: False)]
+    return [(exchange.Exchange, "differs", lambda self, settled: False)]
 
 
 def share_errors_is_forgotten() -> list[Patch]:
-    return [_text(exchange.Exchange, "_follow", "not self.plan.rule.share_errors", "False")]
+    return _in(turns, _text(following, "follow", "not exchange.plan.rule.share_errors", "False"))
 
 
 # -- bodies -------------------------------------------------------------------------------------------------------
@@ -283,7 +288,7 @@ def the_store_forgets_to_count_down() -> list[Patch]:
 
 
 def nested_requests_wait() -> list[Patch]:
-    return [(exchange, "current", _nothing)]
+    return [(turns, "current", _nothing)]
 
 
 def calls_wait_for_themselves() -> list[Patch]:
@@ -299,8 +304,8 @@ def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
 
 
 def a_cancelled_leader_is_not_counted() -> list[Patch]:
-    told = 'self._tell(reason, flight, error="CancelledError")'
-    return [_text(exchange.Exchange, "_lead", told, "pass")]
+    told = '_tell(exchange, reason, flight, error="CancelledError")'
+    return _in(turns, _text(leading, "lead", told, "pass"))
 
 
 MUTANTS: Final[tuple[Callable[[], list[Patch]], ...]] = tuple(

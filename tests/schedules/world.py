@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
-from dedup_middleware.body import Reader
 from dedup_middleware.flight import Flight
+from dedup_middleware.waiter import Waiter
 
 from .app import App
 from .client import Client, FaultyStore
@@ -238,5 +238,5 @@ def _stable_order() -> Iterator[None]:
     def serial(self: object) -> int:
         return serials.setdefault(id(self), (len(serials), self))[0]
 
-    with patched((Flight, "__hash__", serial), (Reader, "__hash__", serial)):
+    with patched((Flight, "__hash__", serial), (Waiter, "__hash__", serial)):
         yield

@@ -1,0 +1,152 @@
+"""Leading: a request reads the flight that it has opened, and hears how the app ended.
+
+Law: its call returns or raises only when the app's has; what goes wrong with its own client harms no other waiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from .core import status as wire
+from .core.errors import ForwardFailed
+from .core.settle import Keep
+from .telling import tell_request
+from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError
+
+if TYPE_CHECKING:
+    from .core.status import Reason
+    from .exchange import Exchange
+    from .flight import Flight
+    from .forward import Forward
+    from .settled import Settled
+    from .waiter import Waiter
+
+MAX_TURNS: Final = 4
+"""How often a request joins, regroups or rejoins before it goes alone."""
+
+
+async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Reason) -> bool:
+    """Read the flight that this request opened; False where it must regroup by Vary."""
+    settled: Settled | None = None
+    error: BaseException | None = None
+    lost: Exception | None = None
+    why = reason
+    waiter = flight.board(leader=True, listen=exchange.listen)
+    try:
+        flight.launch(forward)  # on board, and seen to wait: an eager task runs at once
+        try:
+            settled = await waiter.head()
+            if settled is not None:
+                if settled.vary and len(exchange.led) <= MAX_TURNS and exchange.differs(settled):
+                    _as_asked(exchange, settled)
+                    return False
+                head = settled.head
+                await exchange.send_head(head, head.headers, _line(exchange, settled, forward, reason))
+                why = settled.passed or reason
+                await exchange.send_body(waiter, settled)
+        except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
+            pass  # what the app did after that counts: below
+        except Exception as failure:  # noqa: BLE001 - the server's send: its client has gone, the app goes on
+            lost = failure
+        finally:
+            waiter.leave()
+        if not flight.returned:
+            await flight.joined()
+        error = flight.error
+        if len(exchange.led) > 1:
+            error = await _first_error(exchange, flight)
+    except asyncio.CancelledError:  # by the server: the flight goes on for the others
+        _tell(exchange, reason, flight, error="CancelledError")
+        raise
+    if error is None and lost is None and settled is not None and flight.complete and not waiter.cut:
+        _tell(exchange, "stale-if-error" if settled.outcome == "stale" else why, flight, settled)
+        return True
+    flight.error = None
+    try:
+        _ended_badly(exchange, flight, waiter, settled, why, error, lost)
+    finally:
+        del error, lost  # its traceback holds this frame: together they would keep the flight alive
+    return True
+
+
+def _as_asked(exchange: Exchange, settled: Settled) -> None:
+    """The scope as it was asked, for it is asked again: the app's router has written into it."""
+    if settled.before is not None:
+        exchange.scope.clear()
+        exchange.scope.update(settled.before)
+
+
+async def _first_error(exchange: Exchange, flight: Flight) -> BaseException | None:
+    """Wait for the flights that this request left for another variant, too; what the first failed one raised."""
+    error: BaseException | None = None
+    for led in exchange.led:
+        if not led.returned:
+            await led.joined()
+        # One that was left was cancelled by us, and its answer is of no concern.
+        if led is flight or not isinstance(led.error, asyncio.CancelledError):
+            error = error or led.error
+        led.error = None
+    return error
+
+
+def _ended_badly(
+    exchange: Exchange,
+    flight: Flight,
+    waiter: Waiter,
+    settled: Settled | None,
+    reason: Reason,
+    error: BaseException | None,
+    lost: Exception | None,
+) -> None:
+    """Tell of a flight without a whole answer, or with a lost client, and raise what its leader is to hear."""
+    if waiter.gone and isinstance(error, asyncio.CancelledError):
+        error = None  # a deserted flight's, our own doing: nobody cancelled this call
+    failed = None if flight.complete or waiter.gone else "IncompleteResponse"
+    if error is not None:
+        failed = type(error).__qualname__
+    cut = "SlowReader" if waiter.cut else None
+    if settled is not None and settled.outcome == "stale":
+        reason = "stale-if-error"
+    _tell(
+        exchange,
+        "failed" if failed else reason,
+        flight,
+        None if failed else settled,
+        error=failed or (type(lost).__qualname__ if lost is not None else cut),
+    )
+    error = error or lost
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error, lost  # as where it is called
+    if waiter.cut:
+        raise ForwardFailed("SlowReader", None)
+
+
+def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason) -> bytes:
+    """Cache-Status of what this request's own forward brought."""
+    kept, rule = settled.settlement, exchange.plan.rule
+    if reason == "miss" and settled.says_nothing and not forward.shown and not rule.cache_status_key:
+        return wire.MISS
+    return wire.forwarded(
+        reason,
+        varied=bool(forward.shown) and rule.stores,
+        status=settled.answered,
+        ttl=kept.lifetime if isinstance(kept, Keep) else None,
+        key=settled.variant if rule.cache_status_key else None,
+        detail="stale-if-error" if settled.outcome == "stale" else settled.passed,
+    )
+
+
+def _tell(
+    exchange: Exchange,
+    reason: Reason,
+    flight: Flight,
+    settled: Settled | None = None,
+    *,
+    error: str | None = None,
+) -> None:
+    outcome = "forwarded" if settled is None else settled.outcome
+    tell_request(exchange, outcome, reason, flight, error=error)

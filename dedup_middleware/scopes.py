@@ -1,0 +1,45 @@
+"""Scopes: what an app writes into its own, as far as others see it.
+
+Law: what belongs to the flight stays there; a session is compared, never kept or shown.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from operator import is_not
+from typing import TYPE_CHECKING, Any, Final
+
+from .core import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+_OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
+"""What a flight's scope has of its own: never copied to the leader's."""
+
+
+def copy_back(
+    given: dict[str, Any], scope: MutableMapping[str, Any], leaders: MutableMapping[str, Any]
+) -> None:
+    """What the app's router found goes to the leader's scope, so that outer layers still find it there.
+
+    `given` is the app's `scope` as it was at first.
+    """
+    if any(map(is_not, given.values(), scope.values())):
+        found = {name: value for name, value in scope.items() if given.get(name, _OWN) is not value}
+    else:  # nothing was replaced: what is new stands last
+        found = dict(islice(scope.items(), len(given), None))
+    for name in _OWN.intersection(found):
+        del found[name]
+    leaders.update(found)
+
+
+def session_content(scope: MutableMapping[str, Any]) -> bytes | None:
+    """What a session holds, in a form that tells whether the app has changed it."""
+    session = scope.get("session")
+    if session is None:
+        return None
+    try:
+        return canonical.encode(canonical.plain(dict(session)))
+    except (TypeError, ValueError, OverflowError):
+        return repr(session).encode("utf-8", "replace")

@@ -1,0 +1,164 @@
+"""Turns: the way of one request that was not a plain hit: look up, join, open, and again where that was in vain.
+
+Law: every way out of here ends with one outcome told; no waiter leaves another waiting.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from .core.assess import MISS, Ask, Refuse, Serve
+from .following import follow
+from .forward import Forward
+from .leading import MAX_TURNS, lead
+from .nesting import current, waiting
+from .refresh import open_flight, refresh
+from .serving import look_up, refuse, serve, serve_from_whole
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .core.http import StoredResponse
+    from .core.status import Reason
+    from .dedup import Dedup
+    from .exchange import Exchange
+    from .flight import Flight
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
+    """Answer the request; False where it must be bypassed (there are too many flights)."""
+    dedup, plan, holder = exchange.dedup, exchange.plan, current()
+    method = exchange.scope["method"]
+    exchange.trace()
+    of_whole = MISS
+    if plan.assesses and (method == "HEAD" or (method == "GET" and plan.rule.follows_origin)):
+        why = await serve_from_whole(dedup, exchange.app, plan, exchange.scope, exchange.send, exchange.asked)
+        if why is None:
+            return True
+        of_whole = why
+    apart: Reason | None = None if plan.collapses else "not-collapsed"
+    if holder is not None:
+        apart = "nested"
+    for turn in range(MAX_TURNS + 1):
+        alone = apart
+        if turn:
+            alone = apart if apart == "nested" else exchange.alone or apart
+            if turn == MAX_TURNS:
+                alone = alone or "max-wait"
+        # One synchronous step: look up, look for a flight, or open one.
+        key, shown = exchange.key, _NOTHING
+        if dedup.variants.young or dedup.variants.old:
+            shown = dedup.variants.get(key) or _NOTHING
+            if shown:
+                key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
+        now, ask, stored = exchange.started, of_whole, None
+        if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
+            now = dedup.clock()
+            verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
+            if not isinstance(verdict, Ask):
+                await _answered(exchange, verdict, stored, now, key, shown)
+                return True
+            ask = of_whole if verdict is MISS else verdict
+            if ask.alone:
+                alone = alone or ask.reason
+        if alone is None and (
+            dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
+        ):
+            alone = _marked(dedup, key, now)
+        flight = None if alone else dedup.flights.find(loop, key)
+        if flight is not None:
+            if await follow(exchange, flight):
+                return True
+            continue
+        runs_on = method not in ("GET", "HEAD", "QUERY")
+        flight = open_flight(dedup, plan, exchange.scope, key, listed=alone is None, runs_on=runs_on)
+        if flight is None:
+            return False
+        forward = _forward(exchange, flight, shown, stored)
+        reason = alone if alone is not None and ask.reason == "miss" else ask.reason
+        if holder is None:
+            done = await lead(exchange, flight, forward, reason)
+        else:
+            with waiting(holder, flight):
+                done = await lead(exchange, flight, forward, reason)
+        if done:
+            return True
+    raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
+
+
+def _marked(dedup: Dedup, key: bytes, now: float) -> Reason | None:
+    """Whether a mark says that this key's responses can't be shared (hit-for-miss)."""
+    for marks, reason in ((dedup.passes, "hit-for-miss"), (dedup.outgrown, "too-large")):
+        until = marks.get(key)
+        if until is not None:
+            if now < until:
+                return cast("Reason", reason)
+            marks.discard(key)
+    return None
+
+
+def _forward(
+    exchange: Exchange, flight: Flight, shown: frozenset[bytes], stored: StoredResponse | None
+) -> Forward:
+    """What the flight runs."""
+    if exchange.tracer is not None:
+        telemetry, label, method = exchange.dedup.telemetry, exchange.plan.label, exchange.scope["method"]
+        if exchange.span is None:
+            exchange.span = telemetry.start_request(
+                exchange.tracer, "forwarded", label, method, exchange.started_ns, exchange.scope["headers"]
+            )
+        flight.trace = telemetry.start_forward(exchange.tracer, exchange.span, label, method, flight.key)
+    exchange.led.append(flight)
+    return Forward(
+        exchange.dedup,
+        exchange.app,
+        exchange.plan,
+        flight,
+        exchange.key,
+        exchange.scope,
+        exchange.send,
+        shown,
+        exchange.body or b"",
+        stored,
+        exchange.asked,
+    )
+
+
+async def _answered(
+    exchange: Exchange,
+    verdict: Serve | Refuse,
+    stored: StoredResponse | None,
+    now: float,
+    key: bytes,
+    shown: frozenset[bytes],
+) -> None:
+    """What was stored while this request was on its way, or what may answer although it is stale."""
+    if stored is None or isinstance(verdict, Refuse):
+        await refuse(exchange.dedup, exchange.plan, exchange.scope, exchange.send, exchange.span)
+        return
+    if verdict.refresh:
+        body = exchange.body or b""
+        refresh(
+            exchange.dedup,
+            exchange.app,
+            exchange.plan,
+            exchange.scope,
+            key,
+            exchange.key,
+            shown,
+            stored,
+            body,
+        )
+    await serve(
+        exchange.dedup,
+        exchange.plan,
+        exchange.scope,
+        exchange.send,
+        stored,
+        now,
+        key,
+        verdict,
+        span=exchange.span,
+    )
