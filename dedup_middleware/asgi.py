@@ -236,7 +236,13 @@ class DedupMiddleware:
         plan = None if scope["method"] in SAFE_METHODS else self.dedup.plan(scope, self._place)
         if not isinstance(plan, Bypass):
             return _DISABLED
-        return Bypass(_DISABLED.reason, _DISABLED.label, unsafe=plan.unsafe, tags=plan.tags)
+        return Bypass(
+            _DISABLED.reason,
+            _DISABLED.label,
+            unsafe=plan.unsafe,
+            tags=plan.tags,
+            invalidates_on_error=plan.invalidates_on_error,
+        )
 
     # -- the app's own life -------------------------------------------------------------------------------------
 

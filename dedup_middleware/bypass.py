@@ -94,7 +94,8 @@ async def _traced(
 async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the app for a request that may change something, and invalidate.
 
-    2xx, 3xx, 5xx, exceptions and cancellations may have changed something; a 4xx has not.
+    2xx, 3xx, exceptions and cancellations may have changed something, and so may a 5xx if the rule does not say that it
+    has not; a 4xx has not.
     """
     changed = True
     # As the client asked: the app may write into its scope.
@@ -122,7 +123,7 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
         nonlocal changed, answered
         if message["type"] == "http.response.start":
             status = message["status"]
-            changed = not 400 <= status < 500
+            changed = status < 400 or (status >= 500 and plan.invalidates_on_error)
             if status < 400:
                 answered = list(message.get("headers", ()))  # of which some frameworks send a generator
                 message = {**message, "headers": answered}

@@ -89,6 +89,22 @@ def told(
             60,
             [("told apart by accept, x-b", "RFC 9111 s.4.1"), ("gets x-a", "RFC 9111 s.5.2.2.4")],
         ),
+        (
+            {"cache-control": "max-age=60", "set-cookie": "a=b"},
+            {},
+            "keep",
+            None,
+            60,
+            [("so is what it sets", "RFC 9111 s.7.3")],
+        ),
+        (
+            {"last-modified": TENTH["last-modified"], "set-cookie": "a=b"},
+            {},
+            "pass",
+            "set-cookie",
+            0,
+            [("sets a cookie", "RFC 9111 s.7.3")],
+        ),
         ({"cache-control": "no-store"}, {}, "pass", "no-store", 0, [("no-store", "RFC 9111 s.5.2.2.5")]),
         (
             {"cache-control": "max-age=60"},

@@ -17,6 +17,7 @@ from .kit import FakeClock, Pairs, VirtualTime, call, settle
 MakeDedup = Callable[..., Dedup]
 
 SHARED = Rule.shared_cache("/x")
+UNSHARING = Rule.shared_cache("/x", share_cookies=False)
 CAUTIOUS = Rule("/x", ttl="origin", vary="origin")
 ALICE: list[tuple[bytes, bytes]] = [(b"authorization", b"Bearer alice")]
 BOB: list[tuple[bytes, bytes]] = [(b"authorization", b"Bearer bob")]
@@ -146,11 +147,28 @@ async def test_a_cookie_that_comes_with_a_304_costs_nobody_what_is_stored(
     assert b"if-none-match" in site.origin.requests[2]
 
 
+@pytest.mark.parametrize(("rule", "cookie"), [(SHARED, b"sid=1"), (UNSHARING, None)])
+async def test_a_cookie_that_comes_with_a_304_is_for_all_only_where_the_rule_shares_cookies(
+    rule: Rule, cookie: bytes | None, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.4: the fields of a 304 are those of the response that it updates
+    old = ok(b"old", cache_control="max-age=10", etag='"a"')
+    says = {"cache_control": "max-age=10", "etag": '"a"'}
+    site = Site(make_dedup, clock, rule, old, unchanged(**says, set_cookie="sid=1"), unchanged(**says))
+    await site.get()
+    site.advance(11)
+
+    first, second = await site.get(), await site.get()
+
+    assert first.header(b"set-cookie") == b"sid=1"
+    assert (second.body, second.header(b"set-cookie")) == (b"old", cookie)
+
+
 async def test_a_stored_cookie_that_is_no_longer_public_reaches_nobody_else(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
     banner = ok(b"old", cache_control="public, max-age=10", etag='"a"', set_cookie="banner=1")
-    site = Site(make_dedup, clock, SHARED, banner, unchanged(cache_control="max-age=10", etag='"a"'), YOURS)
+    site = Site(make_dedup, clock, SHARED, banner, unchanged(cache_control="no-cache", etag='"a"'), YOURS)
     await site.get()
     site.advance(11)
 

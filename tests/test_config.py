@@ -129,7 +129,9 @@ def test_a_file_says_all_that_an_http_cache_may_do(toml: Callable[[str], Path]) 
         honor_request_directives = true
         targeted_cache_control = true
         heuristic_freshness = true
-        public_cookies = true
+        share_cookies = true
+        ignore_language_order = true
+        invalidate_on_error = false
         add_etag = true
         ttl_jitter = 0.1
         refresh_ahead = "5s"
@@ -149,7 +151,9 @@ def test_a_file_says_all_that_an_http_cache_may_do(toml: Callable[[str], Path]) 
         honor_request_directives=True,
         targeted_cache_control=True,
         heuristic_freshness=True,
-        public_cookies=True,
+        share_cookies=True,
+        ignore_language_order=True,
+        invalidate_on_error=False,
         add_etag=True,
         ttl_jitter=0.1,
         refresh_ahead=5,
@@ -169,14 +173,14 @@ def test_a_file_names_the_preset_of_a_shared_cache_and_overrides_what_it_likes(
         preset = "shared-cache"
         path = "/x"
         stale_if_error = 5
-        public_cookies = false
+        share_cookies = false
         """
     )
 
     dedup = Dedup.from_toml(file)
 
     assert dedup.default == Rule.shared_cache()
-    assert dedup.rules == (Rule.shared_cache("/x", stale_if_error=5, public_cookies=False),)
+    assert dedup.rules == (Rule.shared_cache("/x", stale_if_error=5, share_cookies=False),)
 
 
 def test_keywords_beside_a_file_override_it(toml: Callable[[str], Path]) -> None:

@@ -370,6 +370,30 @@ def test_two_values_choose_two_variants(name: bytes, one: list[bytes], other: li
     assert fields.normal(name, one) != fields.normal(name, other)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ([b"de, en"], [b"en, de"], True),
+        ([b"de, en;q=0.5, fr;q=0.5"], [b"fr;q=0.5", b"EN; q=0.5, de"], True),
+        ([b"de, en;q=0.5"], [b"en, de;q=0.5"], False),
+        ([b"de, en"], [b"de"], False),
+        ([b"de, de"], [b"de"], False),
+        ([], [b""], False),
+    ],
+)
+def test_languages_of_one_weight_may_come_in_any_order_where_that_is_asked_for(
+    one: list[bytes], other: list[bytes], same: bool
+) -> None:
+    """RFC 9110 s.12.5.4."""
+    told, otherwise = (fields.normal(b"accept-language", lines, any_order=True) for lines in (one, other))
+
+    assert (told == otherwise) is same
+    assert fields.normal(b"accept-language", told, any_order=True) == told
+    assert fields.normal(b"accept", [b"a,b"], any_order=True) != fields.normal(
+        b"accept", [b"b,a"], any_order=True
+    )
+
+
 # -- hostile input ---------------------------------------------------------------------------------------------------
 
 PARSER: Any = importlib.import_module("re._parser")  # no stub has it

@@ -661,14 +661,17 @@ async def test_the_cautious_profile_stores_for_each_caller_apart_private_respons
     ("rule", "control", "shared"),
     [
         (SHARED, "public, max-age=60", True),
-        (SHARED, "max-age=60", False),
-        (SHARED, "s-maxage=60", False),
+        (SHARED, "max-age=60", True),
+        (SHARED, "s-maxage=60", True),
+        (SHARED, "no-cache, max-age=60", False),
+        (SHARED, "max-age=0", False),
+        (SHARED, "private, max-age=60", False),
         (ORIGIN, "public, max-age=60", False),
-        (Rule("/x", ttl="origin", public_cookies=True), "public, max-age=60", True),
-        (Rule.shared_cache("/x", public_cookies=False), "public, max-age=60", False),
+        (Rule("/x", ttl="origin", share_cookies=True), "max-age=60", True),
+        (Rule.shared_cache("/x", share_cookies=False), "public, max-age=60", False),
     ],
 )
-async def test_a_response_that_sets_a_cookie_is_shared_only_where_it_is_public_and_the_rule_says_so(
+async def test_a_response_that_sets_a_cookie_is_shared_only_where_it_says_so_and_the_rule_says_so(
     rule: Rule, control: str, shared: bool, make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
     site = Site(make_dedup, clock, rule, ok(cache_control=control, set_cookie="theme=dark"))
@@ -678,6 +681,46 @@ async def test_a_response_that_sets_a_cookie_is_shared_only_where_it_is_public_a
 
     assert {one.header(b"set-cookie") for one in answers} == {b"theme=dark"}
     assert site.origin.runs == (1 if shared else 5)
+
+
+async def test_a_response_that_is_fresh_by_a_guess_alone_shares_no_cookie(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    old = "Mon, 14 Nov 2022 22:13:20 GMT"
+    plain = Site(make_dedup, clock, SHARED, ok(last_modified=old))
+    setting = Site(make_dedup, clock, SHARED, ok(last_modified=old, set_cookie="sid=1"))
+
+    for _ in range(2):
+        await plain.get()
+        await setting.get()
+
+    assert (plain.origin.runs, setting.origin.runs) == (1, 2)
+
+
+# -- languages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "runs"),
+    [
+        (SHARED, 1),
+        (Rule("/x", ttl="origin", vary="origin", ignore_language_order=True), 1),
+        (Rule.shared_cache("/x", ignore_language_order=False), 2),
+        (ORIGIN, 2),
+    ],
+)
+async def test_languages_of_one_weight_in_another_order_are_one_variant_where_the_rule_says_so(
+    rule: Rule, runs: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.12.5.4
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=60", vary="accept-language"))
+
+    for said in (b"de, en, fr;q=0.5", b"en, de, fr;q=0.5", b"fr;q=0.5, en, de"):
+        await site.get(headers=[(b"accept-language", said)])
+    assert site.origin.runs == runs
+
+    await site.get(headers=[(b"accept-language", b"en, fr, de;q=0.5")])
+    assert site.origin.runs == runs + 1
 
 
 # -- an entity tag of ours -------------------------------------------------------------------------------------------

@@ -435,6 +435,43 @@ async def test_a_4xx_invalidates_nothing(status: int, make_dedup: MakeDedup) -> 
     assert notebook.reads == 2
 
 
+UNMOVED = Rule(ttl=60, invalidate_on_error=False)
+
+
+@pytest.mark.parametrize(
+    ("end", "rule", "body"),
+    [
+        ([head(500), chunk(more=False)], UNMOVED, b"old"),
+        ([head(503), chunk(more=False)], UNMOVED, b"old"),
+        ([head(599), chunk(more=False)], UNMOVED, b"old"),
+        ([head(404), chunk(more=False)], UNMOVED, b"old"),
+        ([head(500), chunk(more=False)], Rule(ttl=60), b"new"),
+        ([head(200), chunk(more=False)], UNMOVED, b"new"),
+        ([head(303), chunk(more=False)], UNMOVED, b"new"),
+        ([OSError("no")], UNMOVED, b"new"),
+        ([head(500), chunk(more=False), OSError("no")], UNMOVED, b"new"),
+        ([asyncio.CancelledError()], UNMOVED, b"new"),
+    ],
+)
+async def test_a_5xx_invalidates_nothing_where_the_rule_of_the_write_says_so(
+    end: list[Any], rule: Rule, body: bytes, make_dedup: MakeDedup
+) -> None:
+    # RFC 9111 s.4.4: a non-error status; what an exception or a cancellation has done nobody knows
+    notebook, writer = Notebook(), SteppedApp(*end)
+    notebook.gate.set()
+    writer.finish()
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        await (writer if scope["method"] == "POST" else notebook)(scope, receive, send)
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
+    await get(app, "/x")
+    notebook.text = b"new"
+    await asyncio.gather(call(app, "/x", "POST").task, return_exceptions=True)
+
+    assert (await get(app, "/x")).body == body
+
+
 @pytest.mark.parametrize("after", range(3))
 async def test_a_write_that_the_server_cancels_invalidates(after: int, make_dedup: MakeDedup) -> None:
     notebook = Notebook()

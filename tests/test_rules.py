@@ -56,6 +56,7 @@ WRONG: list[tuple[str, Any]] = [
     *each("max_bytes", -1, 1.5, True, "1k", []),
     *each("negative_ttl", -1, True, None, "origin", "x", float("nan")),
     *each("share_errors", 1, 0, None, "true"),
+    *each("invalidate_on_error", 1, 0, None, "false", []),
     *each("mode", "", "ON", "none", True, None, 5, [], "shadow"),
     *[
         row
@@ -66,7 +67,8 @@ WRONG: list[tuple[str, Any]] = [
     *each("honor_request_directives", 1, 0, None, "true", [], True),
     *each("heuristic_freshness", 1, 0, None, "true", [], True),
     *each("targeted_cache_control", 1, 0, None, "true", [], True),
-    *each("public_cookies", 1, 0, None, "true", [], True),
+    *each("share_cookies", 1, 0, None, "true", [], True),
+    *each("ignore_language_order", 1, 0, None, "true", [], True),
     *each("add_etag", 1, 0, None, "true", [], True),
     *each("cache_status_key", 1, 0, None, "true", []),
 ]
@@ -187,7 +189,8 @@ ONLY_WHERE_SOMETHING_IS_STORED: list[tuple[str, Any]] = [
 ONLY_WHERE_THE_APP_SAYS_HOW_LONG: list[tuple[str, Any]] = [
     ("heuristic_freshness", True),
     ("targeted_cache_control", True),
-    ("public_cookies", True),
+    ("share_cookies", True),
+    ("ignore_language_order", True),
     ("identity", "origin"),
 ]
 
@@ -300,7 +303,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (rule.share_errors, rule.mode) == (True, "on")
     assert (rule.stale_while_revalidate, rule.stale_if_error, rule.refresh_ahead) == (0.0, 0.0, 0.0)
     assert (rule.ttl_jitter, rule.honor_request_directives, rule.heuristic_freshness) == (0.0, False, False)
-    assert (rule.targeted_cache_control, rule.public_cookies) == (False, False)
+    assert (rule.targeted_cache_control, rule.share_cookies) == (False, False)
+    assert (rule.ignore_language_order, rule.invalidate_on_error) == (False, True)
     assert (rule.add_etag, rule.cache_status_key) == (False, False)
     assert Rule(invalidates=["a"]).methods == ("POST", "PUT", "PATCH", "DELETE")
 
@@ -312,7 +316,9 @@ PRESET: dict[str, Any] = {
     "honor_request_directives": True,
     "heuristic_freshness": True,
     "targeted_cache_control": True,
-    "public_cookies": True,
+    "share_cookies": True,
+    "ignore_language_order": True,
+    "invalidate_on_error": False,
     "stale_if_error": 86_400.0,
 }
 
@@ -330,6 +336,7 @@ def test_a_field_beside_the_preset_overrides_or_adds_to_it(field: str) -> None:
         "ttl": "origin",
         "vary": ("accept",),
         "identity": "shared",
+        "invalidate_on_error": True,
         "stale_if_error": 0.0,
         "ttl_jitter": 0.25,
         "tags": ("a",),
@@ -466,6 +473,7 @@ def test_two_rules_with_one_pattern_are_told_apart_by_method_and_fill_their_tags
     assert (read.label, read.tags) == ("read", ("tag:chat:9222", "tag:chats"))
     assert isinstance(write, Bypass)
     assert (write.label, write.reason, write.unsafe) == ("write", "invalidates", True)
+    assert write.invalidates_on_error
     assert write.tags == ("tag:chat:9222",)
 
 
@@ -486,6 +494,29 @@ def test_an_unsafe_or_unknown_method_is_never_shared_unless_written(method: str)
     assert isinstance(plain, Bypass)
     assert (plain.reason, plain.unsafe) == ("method", True)
     assert isinstance(written, Consider)
+
+
+PAGES = Rule.shared_cache("/pages/{page}")
+
+
+@pytest.mark.parametrize(
+    ("rules", "default", "invalidates"),
+    [
+        ([], Rule.shared_cache(), False),
+        ([PAGES], Rule(), True),
+        ([PAGES], Rule.shared_cache(), False),
+        ([Rule.shared_cache("/pages/{page}", methods=["GET", "POST"])], Rule(), False),
+        ([PAGES, Rule("/{any:path}", invalidates=["a"], invalidate_on_error=False)], Rule(), False),
+        ([PAGES, Rule("/pages/{page}", invalidates=["a"])], Rule.shared_cache(), True),
+    ],
+)
+def test_the_first_rule_that_names_its_method_says_whether_a_failed_write_invalidates(
+    rules: list[Rule], default: Rule, invalidates: bool
+) -> None:
+    plan = Dedup(rules, default=default).plan(make_scope("/pages/1", "POST"))
+
+    assert isinstance(plan, Bypass)
+    assert (plan.unsafe, plan.invalidates_on_error) == (True, invalidates)
 
 
 def test_a_rule_switched_off_bypasses_and_still_stands_before_the_next() -> None:

@@ -28,6 +28,7 @@ COLLAPSE = Rule()
 
 Fields = dict[str, Any]
 ETAG = {"etag": '"a"'}
+COOKIE = {"set-cookie": "a=b"}
 
 
 def settled(
@@ -223,9 +224,53 @@ FORBIDDEN: list[tuple[str, Rule, Fields, dict[str, Any], str]] = [
         {"authorized": True},
         "authorization",
     ),
-    ("law Set-Cookie", CAUTIOUS, control("max-age=60", "public") | {"set-cookie": "a=b"}, {}, "set-cookie"),
-    ("law Set-Cookie without public", SHARED, FRESH | {"set-cookie": "a=b"}, {}, "set-cookie"),
-    ("law Set-Cookie, rule's ttl", MINUTE, control("public") | {"set-cookie": "a=b"}, {}, "set-cookie"),
+    ("law Set-Cookie", CAUTIOUS, control("max-age=60", "public") | COOKIE, {}, "set-cookie"),
+    ("7.3 Set-Cookie, nothing said", SHARED, COOKIE, {}, "set-cookie"),
+    ("7.3 Set-Cookie, fresh by a guess", SHARED, COOKIE | {"last-modified": A_YEAR_BEFORE}, {}, "set-cookie"),
+    ("7.3 Set-Cookie, max-age=0", SHARED, COOKIE | control("max-age=0") | ETAG, {}, "set-cookie"),
+    ("7.3 Set-Cookie, s-maxage=0", SHARED, COOKIE | control("s-maxage=0", "max-age=60"), {}, "set-cookie"),
+    ("7.3 Set-Cookie, Expires: 0", SHARED, COOKIE | {"expires": "0"}, {}, "set-cookie"),
+    ("7.3 Set-Cookie, no-cache", SHARED, COOKIE | control("no-cache", "max-age=60") | ETAG, {}, "set-cookie"),
+    ("7.3 Set-Cookie, must-revalidate", SHARED, COOKIE | control("must-revalidate") | ETAG, {}, "set-cookie"),
+    (
+        "7.3 Set-Cookie, no-store that is not meant",
+        SHARED,
+        COOKIE | control("must-understand", "no-store", "max-age=60"),
+        {},
+        "set-cookie",
+    ),
+    (
+        "7.3 Set-Cookie, private to one caller",
+        Rule(ttl="origin", share_cookies=True),
+        COOKIE | control("private", "max-age=60"),
+        {"one": True},
+        "set-cookie",
+    ),
+    ("7.3 Set-Cookie, to Authorization", SHARED, COOKIE | FRESH, {"authorized": True}, "authorization"),
+    (
+        "9213-2.2 Set-Cookie, a lifetime that does not count",
+        SHARED,
+        COOKIE | FRESH | {"cdn-cache-control": "must-revalidate"},
+        {},
+        "set-cookie",
+    ),
+    (
+        "9213-2.2 Set-Cookie, private to a CDN",
+        SHARED,
+        COOKIE | FRESH | {"cdn-cache-control": "private, max-age=60"},
+        {},
+        "private",
+    ),
+    (
+        "rule share_cookies",
+        Rule.shared_cache(share_cookies=False),
+        COOKIE | control("public", "max-age=60"),
+        {},
+        "set-cookie",
+    ),
+    ("7.3 Set-Cookie2, no-cache", SHARED, control("no-cache") | {"set-cookie2": "a=b"}, {}, "personal-field"),
+    ("law Clear-Site-Data", CAUTIOUS, FRESH | {"clear-site-data": '"cache"'}, {}, "personal-field"),
+    ("law Set-Cookie, rule's ttl", MINUTE, control("public") | COOKIE, {}, "set-cookie"),
     (
         "law another personal field beside a public cookie",
         SHARED,
@@ -275,11 +320,29 @@ ALLOWED: list[tuple[str, Rule, Fields, dict[str, Any]]] = [
     ("3.5 public", SHARED, control("public", "max-age=60"), {"authorized": True}),
     ("3.5 s-maxage", SHARED, control("s-maxage=60"), {"authorized": True}),
     ("3.5 must-revalidate", SHARED, control("must-revalidate", "max-age=60"), {"authorized": True}),
-    ("rule public_cookies", SHARED, control("public", "max-age=60") | {"set-cookie": "a=b"}, {}),
+    *(
+        (f"7.3 {told}, {name}", SHARED, fields | {name: value}, {})
+        for told, fields in (
+            ("public", control("public", "max-age=60")),
+            ("max-age", control("max-age=60")),
+            ("s-maxage", control("s-maxage=60")),
+            ("max-age, private of a field", control('private="x-a"', "max-age=60")),
+            ("Expires", {"expires": A_MINUTE_LATER, "date": DATE}),
+            ("CDN-Cache-Control", {"cdn-cache-control": "max-age=60", "cache-control": "private"}),
+        )
+        for name, value in (("set-cookie", "a=b"), ("set-cookie2", "a=b"), ("clear-site-data", '"cache"'))
+    ),
+    (
+        "7.3 public, to Authorization",
+        SHARED,
+        control("public", "max-age=60") | COOKIE,
+        {"authorized": True},
+    ),
+    ("rule share_cookies", Rule(ttl="origin", share_cookies=True), FRESH | COOKIE, {}),
     (
         "5.2.2.4 a cookie that no-cache takes out",
         CAUTIOUS,
-        control('no-cache="set-cookie"', "max-age=60") | {"set-cookie": "a=b"},
+        control('no-cache="set-cookie"', "max-age=60") | COOKIE,
         {},
     ),
     ("law a refusal with its own freshness", CAUTIOUS, FRESH, {"status": 403}),

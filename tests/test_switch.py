@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, Rule
 
@@ -167,11 +168,21 @@ async def test_switched_on_again_it_starts_with_an_empty_store(begun: str, make_
     assert (await get(app, "/stored")).body == b"run %d" % bare.runs
 
 
-async def test_a_write_under_way_when_it_is_switched_on_leaves_no_stale_answer(make_dedup: MakeDedup) -> None:
+@pytest.mark.parametrize(
+    ("rule", "status", "body"),
+    [
+        (STORING, 200, b"new"),
+        (STORING, 500, b"new"),
+        (structs.replace(STORING, invalidate_on_error=False), 500, b"old"),
+    ],
+)
+async def test_a_write_under_way_when_it_is_switched_on_leaves_no_stale_answer(
+    rule: Rule, status: int, body: bytes, make_dedup: MakeDedup
+) -> None:
     # A bypass never skips its invalidation: the write began while off and commits after the switch.
-    dedup = make_dedup(default=STORING, enabled=False)
+    dedup = make_dedup(default=rule, enabled=False)
     text = [b"old"]
-    writer = SteppedApp(None, lambda: text.append(b"new"), head(), chunk(more=False))
+    writer = SteppedApp(None, lambda: text.append(b"new"), head(status), chunk(more=False))
 
     async def bare(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "POST":
@@ -188,7 +199,7 @@ async def test_a_write_under_way_when_it_is_switched_on_leaves_no_stale_answer(m
     writer.finish()
     await writing.done()
 
-    assert (await get(app, "/x")).body == b"new"
+    assert (await get(app, "/x")).body == body
 
 
 async def test_a_request_whose_body_was_being_read_at_the_switch_is_answered_and_leaves_nothing_stored(

@@ -11,6 +11,7 @@ import msgspec
 
 from . import fields, freshness
 from .answer import read_answer
+from .names import CLIENT_STATE
 from .settle import Keep, Pass, settle
 from .status import Reason
 
@@ -25,7 +26,10 @@ _WHY: Final[dict[str, tuple[str, str]]] = {
     "private": ("the response is private, and more than one caller shares the key", "RFC 9111 s.5.2.2.7"),
     "no-cache": ("the response may be used again only after it was validated", "RFC 9111 s.5.2.2.4"),
     "vary": ("Vary says *, or is not in its grammar", "RFC 9111 s.4.1"),
-    "set-cookie": ("the response sets a cookie", "RFC 9111 s.7.3"),
+    "set-cookie": (
+        "the response sets a cookie, and rule and response do not both share it",
+        "RFC 9111 s.7.3",
+    ),
     "personal-field": ("the response has a field that belongs to one caller", "RFC 9111 s.7.3"),
     "authorization": (
         "the request has Authorization, and the response says neither public nor s-maxage nor must-revalidate",
@@ -85,6 +89,8 @@ def account(
     if settled.stripped:
         names = ", ".join(sorted(name.decode("latin-1") for name in settled.stripped))
         because.append((f"only the one who asked gets {names}", "RFC 9111 s.5.2.2.4, s.5.2.2.7"))
+    if any(name.lower() in CLIENT_STATE - settled.stripped for name, _ in answer.headers):
+        because.append(("it states that it is for all, and so is what it sets", "RFC 9111 s.7.3"))
     if not isinstance(settled, Keep):
         because.append(("nothing says that it may be stored", "RFC 9111 s.3"))
         return ResponseAccount("share", None, 0.0, float(answer.age or 0), 0.0, 0.0, because)

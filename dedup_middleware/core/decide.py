@@ -30,13 +30,15 @@ _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 class Bypass(msgspec.Struct, frozen=True):
     """The request goes to the app by itself.
 
-    One that may change something (`unsafe`) invalidates its target and these tags.
+    One that may change something (`unsafe`) invalidates its target and these tags; where its rule does not say
+    `invalidates_on_error`, not by a 5xx (RFC 9111 s.4.4).
     """
 
     reason: Reason
     label: str
     unsafe: bool = False
     tags: tuple[str, ...] = ()
+    invalidates_on_error: bool = True
     tally: Any = None
 
 
@@ -108,7 +110,13 @@ class RuleBook:
         shares = rule.shares(method) and method in (rule.methods or ())
         if rule.invalidates or (method not in SAFE_METHODS and not shares):
             reason: Reason = "invalidates" if rule.invalidates else "method"
-            return Bypass(reason, label, unsafe=True, tags=tag_names(rule.invalidates, parameters))
+            return Bypass(
+                reason,
+                label,
+                unsafe=True,
+                tags=tag_names(rule.invalidates, parameters),
+                invalidates_on_error=rule.invalidate_on_error,
+            )
         if not shares:
             return Bypass("method", label)
         if rule.mode == "off" or label in self._off:

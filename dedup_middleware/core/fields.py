@@ -235,17 +235,24 @@ def _epoch(year: int, month: str, day: int, clock: list[str]) -> int | None:
     return int(moment.timestamp()) + leap
 
 
-def normal(name: bytes, lines: list[bytes]) -> list[bytes]:
+def normal(name: bytes, lines: list[bytes], any_order: bool = False) -> list[bytes]:
     """A request field's lines in the form in which variants are compared (RFC 9111 s.4.1).
 
     Lines are joined and blanks around commas left out, but not where a quoted string may hold one. Languages are in
-    lower case, by falling weight: their order says nothing else (RFC 9110 s.12.5.4). No line is told from an empty one.
+    lower case, by falling weight; those of one weight as they came, or in `any_order`, on which nobody can rely
+    (RFC 9110 s.12.5.4). No line is told from an empty one.
     """
-    if not lines or any(b'"' in line for line in lines):
+    value = b",".join(lines)
+    if not lines or b'"' in value:
         return lines
-    members = [member.strip(b" \t") for line in lines for member in line.split(b",")]
-    if name == b"accept-language":
-        members = sorted((member.lower().replace(b" ", b"") for member in members if member), key=_weight)
+    if name != b"accept-language":
+        return [b",".join([member.strip(b" \t") for member in value.split(b",")])]
+    members = [
+        member for part in value.lower().replace(b" ", b"").split(b",") if (member := part.strip(b"\t"))
+    ]
+    if any_order:
+        members.sort()
+    members.sort(key=_weight)
     return [b",".join(members)]
 
 

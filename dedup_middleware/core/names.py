@@ -131,9 +131,12 @@ ONE_EXCHANGE: Final = frozenset(
 )
 """Response fields about one exchange: neither stored nor given to followers."""
 
-PERSONAL_FIELDS: Final = frozenset(
-    b"set-cookie set-cookie2 authentication-info www-authenticate x-csrf-token "
-    b"x-xsrf-token x-csrftoken csrf-token clear-site-data x-auth-token x-access-token x-refresh-token x-session-token "
+CLIENT_STATE: Final = frozenset(b"set-cookie set-cookie2 clear-site-data".split())
+"""Response fields that act on what the client keeps; a response may state that it is for all all the same."""
+
+PERSONAL_FIELDS: Final = CLIENT_STATE | frozenset(
+    b"authentication-info www-authenticate x-csrf-token "
+    b"x-xsrf-token x-csrftoken csrf-token x-auth-token x-access-token x-refresh-token x-session-token "
     b"access-token refresh-token authorization x-amz-security-token x-new-token dpop-nonce x-subject-token "
     b"x-api-key session-id x-session-id sec-session-registration replay-nonce location-token "
     b"accept-signature-nonce".split()

@@ -61,6 +61,7 @@ class Rule(_Path, frozen=True, kw_only=True):
     max_response_body: int = 1024 * 1024
     negative_ttl: float | str = 0
     share_errors: bool = True
+    invalidate_on_error: bool = True
     mode: Literal["on", "off"] = "on"
     stale_while_revalidate: float | str = 0
     stale_if_error: float | str = 0
@@ -69,13 +70,18 @@ class Rule(_Path, frozen=True, kw_only=True):
     honor_request_directives: bool = False
     heuristic_freshness: bool = False
     targeted_cache_control: bool = False
-    public_cookies: bool = False
+    share_cookies: bool = False
+    ignore_language_order: bool = False
     add_etag: bool = False
     cache_status_key: bool = False
 
     @classmethod
     def shared_cache(cls, path: str = "/{path:path}", **fields: Any) -> Rule:
-        """A rule that does all that RFC 9111 lets a shared cache do; `fields` override or add to the preset."""
+        """A rule that does all that RFC 9111 lets a shared cache do; `fields` override or add to the preset.
+
+        It shares the cookies of a response that states a lifetime (s.7.3): where the app sets a session's cookie on
+        one, say `share_cookies=False`.
+        """
         return cls(path, **{**SHARED_CACHE, **fields})
 
     def __post_init__(self) -> None:
@@ -213,7 +219,12 @@ _DURATIONS: Final = (
     "stale_if_error",
     "refresh_ahead",
 )
-_BY_ORIGIN: Final = ("heuristic_freshness", "targeted_cache_control", "public_cookies")
+_BY_ORIGIN: Final = (
+    "heuristic_freshness",
+    "targeted_cache_control",
+    "share_cookies",
+    "ignore_language_order",
+)
 _STORING: Final = (
     "stale_while_revalidate",
     "stale_if_error",
@@ -222,7 +233,14 @@ _STORING: Final = (
     "honor_request_directives",
     "add_etag",
 )
-_SWITCHES: Final = ("share_errors", "honor_request_directives", *_BY_ORIGIN, "add_etag", "cache_status_key")
+_SWITCHES: Final = (
+    "share_errors",
+    "invalidate_on_error",
+    "honor_request_directives",
+    *_BY_ORIGIN,
+    "add_etag",
+    "cache_status_key",
+)
 
 SHARED_CACHE: Final[Mapping[str, Any]] = {
     "ttl": "origin",
@@ -231,7 +249,9 @@ SHARED_CACHE: Final[Mapping[str, Any]] = {
     "honor_request_directives": True,
     "heuristic_freshness": True,
     "targeted_cache_control": True,
-    "public_cookies": True,
+    "share_cookies": True,
+    "ignore_language_order": True,
+    "invalidate_on_error": False,
     "stale_if_error": "1d",
 }
 """The preset `Rule.shared_cache()`, in TOML `preset = "shared-cache"`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from . import fields, freshness
-from .names import PERSONAL_FIELDS
+from .names import CLIENT_STATE, PERSONAL_FIELDS
 from .status import Reason
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def settle(
                 return Pass("private")
             stripped = said.names(b"no-cache") | said.names(b"private")
         if answer.personal is not None:
-            reason = _personal(rule, answer, said, stripped)
+            reason = _personal(rule, answer, said, expires, stripped, wall)
             if reason is not None:
                 return Pass(reason)
         if answer.vary:
@@ -131,14 +131,33 @@ _NOTHING_SAID: Final = fields.directives(())
 _SHARE_ONLY: Final = ShareOnly(_NONE)
 
 
-def _personal(rule: Rule, answer: Answer, said: Directives, stripped: frozenset[bytes]) -> Reason | None:
+def _personal(
+    rule: Rule,
+    answer: Answer,
+    said: Directives,
+    expires: bytes | None,
+    stripped: frozenset[bytes],
+    wall: float,
+) -> Reason | None:
     """Why a response with fields that belong to one caller is not for others."""
     personal = {name.lower() for name, _ in answer.headers} & PERSONAL_FIELDS - stripped
-    if rule.public_cookies and b"public" in said:
-        personal.discard(b"set-cookie")
+    if rule.share_cookies and _is_for_all(answer, said, expires, wall):
+        personal -= CLIENT_STATE
     if not personal:
         return None
     return "set-cookie" if b"set-cookie" in personal else "personal-field"
+
+
+def _is_for_all(answer: Answer, said: Directives, expires: bytes | None, wall: float) -> bool:
+    """Whether a response states itself that it may be reused for anybody: public, or a lifetime (RFC 9111 s.7.3).
+
+    A lifetime of 0, and one beside no-cache, is what apps write against reuse.
+    """
+    if b"no-store" in said or said.bare(b"private"):
+        return False
+    if b"public" in said:
+        return True
+    return not said.bare(b"no-cache") and bool(freshness.explicit_lifetime(answer, said, expires, wall))
 
 
 def _by_rule(

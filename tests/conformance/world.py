@@ -85,7 +85,7 @@ class World:
         if profile == "naive":
             self.app = Naive(self._perform)
         elif profile != "bare":
-            self.dedup = Dedup([rule(profile, row)], clock=self.clock, secret="conformance")
+            self.dedup = Dedup(default=rule(profile, row), clock=self.clock, secret="conformance")
             self.dedup.wall = lambda: EPOCH + self.clock.now - self.started
             self.app = DedupMiddleware(self._perform, dedup=self.dedup)
 

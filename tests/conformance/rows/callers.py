@@ -258,40 +258,80 @@ COOKIES = [
     case(
         "set-cookie-plain",
         "9111 7.3",
-        "A response with Set-Cookie is not shared",
+        "A response with Set-Cookie that states nothing is not shared",
         "supported",
-        ok("max-age=3600", ("set-cookie", "a=b")),
+        ok(None, ("date", At(0)), ("set-cookie", "a=b")),
         app(has={"set-cookie": "a=b"}),
         app(),
         profiles=SHARED,
     ),
-    case(
-        "set-cookie-s-maxage",
-        "9111 7.3",
-        "A response with Set-Cookie is not shared by s-maxage alone",
-        "supported",
-        ok("s-maxage=3600", ("set-cookie", "a=b")),
-        app(),
-        app(),
-        profiles=SHARED,
+    *(
+        case(
+            f"set-cookie-not-{name}",
+            "9111 7.3",
+            f"A response with Set-Cookie is not shared {told}",
+            "supported",
+            ok(None, *fields, ("set-cookie", "a=b")),
+            app(has={"set-cookie": "a=b"}),
+            app(),
+            profiles=SHARED,
+        )
+        for name, told, fields in (
+            ("heuristic", "by a heuristic", [("date", At(0)), MODIFIED]),
+            ("max-age-0", "by a lifetime of 0", [("cache-control", "max-age=0"), TAG]),
+            ("no-cache", "by a lifetime beside no-cache", [("cache-control", "no-cache, max-age=3600"), TAG]),
+            ("private", "against private", [("cache-control", "private, max-age=3600")]),
+            ("no-store", "against no-store", [("cache-control", "public, no-store, max-age=3600")]),
+        )
     ),
-    case(
-        "set-cookie-public",
-        "9111 7.3",
-        "A response with Set-Cookie that says public is shared, with all its cookies",
-        "optional",
-        ok("public, max-age=3600", ("set-cookie", "a=b"), ("set-cookie", "c=d; Path=/")),
-        app(),
-        store(has={"set-cookie": ["a=b", "c=d; Path=/"]}),
-        profiles=SHARED,
+    *(
+        case(
+            f"set-cookie-{name}",
+            "9111 7.3",
+            f"With {told} a response with Set-Cookie is shared, with all its cookies",
+            "optional",
+            ok(None, *fields, ("set-cookie", "a=b"), ("set-cookie", "c=d; Path=/")),
+            app(),
+            store(has={"set-cookie": ["a=b", "c=d; Path=/"]}),
+            profiles=SHARED,
+        )
+        for name, told, fields in (
+            ("public", "public", [("cache-control", "public, max-age=3600")]),
+            ("max-age", "max-age", [("cache-control", "max-age=3600")]),
+            ("s-maxage", "s-maxage", [("cache-control", "s-maxage=3600")]),
+            ("expires", "Expires", [("date", At(0)), ("expires", At(3600))]),
+            ("targeted", "CDN-Cache-Control", [("cdn-cache-control", "max-age=3600")]),
+        )
+    ),
+    *(
+        case(
+            f"{name.lower()}-shared",
+            "9111 7.3",
+            f"{name} does not keep a response with a lifetime from being shared",
+            "optional",
+            ok("max-age=3600", (name.lower(), value)),
+            app(),
+            store(has={name.lower(): value}),
+            profiles=SHARED,
+        )
+        for name, value in (("Set-Cookie2", "a=b"), ("Clear-Site-Data", '"cookies"'))
     ),
     case(
         "set-cookie-crowd",
         "9111 7.3",
-        "Collapsed requests do not share a Set-Cookie",
+        "Collapsed requests do not share a Set-Cookie of which nothing is stated",
         "required",
-        ok("max-age=3600", ("set-cookie", "a=b")),
+        ok(None, ("set-cookie", "a=b")),
         crowd(either(of=0), either(of=0), ran=2),
+    ),
+    case(
+        "set-cookie-crowd-lifetime",
+        "9111 7.3",
+        "Collapsed requests share a Set-Cookie with a lifetime",
+        "optional",
+        ok("max-age=3600", ("set-cookie", "a=b")),
+        crowd(either(of=1), either(of=1), ran=1),
+        profiles=SHARED,
     ),
 ]
 

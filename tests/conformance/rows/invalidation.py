@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..case import RAISES, Case, app, case, either, ok, store, through, wait
+from ..case import CAUTIOUS, RAISES, SHARED, Case, app, case, either, ok, store, through, wait
 from .given import HOUR
 
 METHODS = [
@@ -52,18 +52,32 @@ ERRORS = [
         store(of=1),
     )
     for status in (400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 429, 499)
+] + [
+    case(
+        f"invalidates-not-{status}",
+        "9111 4.4",
+        f"A {status} does not invalidate",
+        "optional",
+        [HOUR, ok(status=status), HOUR],
+        app(),
+        through(method=method),
+        store(of=1),
+        profiles=SHARED,
+    )
+    for status, method in ((500, "POST"), (502, "PUT"), (503, "DELETE"), (504, "M-SEARCH"), (599, "PATCH"))
 ]
 
 DOUBT = [
     case(
         f"invalidates-{status}",
         "9111 4.4",
-        f"A {status} invalidates too: the app may have written before it failed",
+        f"A {status} invalidates too in the cautious profile: the app may have written before it failed",
         "supported",
         [HOUR, ok(status=status), HOUR],
         app(),
         through(method="POST"),
         app(of=3),
+        profiles=CAUTIOUS,
     )
     for status in (500, 502, 503, 504)
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..case import SHARED, At, Case, app, broken, case, crowd, either, ok, store, through, wait
+from ..case import CAUTIOUS, SHARED, At, Case, app, broken, case, crowd, either, ok, store, through, wait
 from .given import FRESH, HOUR
 
 LONG_AGO = ("last-modified", At(-100_000))
@@ -114,6 +114,7 @@ STORING = [
         ok(FRESH, ("clear-site-data", '"cache"')),
         app(has={"clear-site-data": '"cache"'}),
         app(),
+        profiles=CAUTIOUS,
     ),
     case(
         "key-app-sees",

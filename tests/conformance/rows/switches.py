@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..case import CAUTIOUS, SHARED, Case, Reply, Step, app, case, either, ok, rescued, store, wait
-from .given import FAILED, FRESH, HOUR, MODIFIED, NOW, control
+from ..case import CAUTIOUS, SHARED, Case, Reply, Step, app, case, either, ok, rescued, store, through, wait
+from .given import FAILED, FRESH, HOUR, MODIFIED, NOW, control, varies
 
 COOKIE = ("set-cookie", "a=b")
 ANNA, BERT = ("cookie", "user=anna"), ("cookie", "user=bert")
@@ -72,13 +72,31 @@ SWITCHES = [
         [either(ran=1)],
     ),
     *switch(
-        "public_cookies",
+        "share_cookies",
         "9111 7.3",
-        "a public response is shared with its Set-Cookie",
+        "a response with a lifetime is shared with its Set-Cookie",
         (True, False),
-        ok("public, max-age=60", COOKIE),
+        ok("max-age=60", COOKIE),
         [store(has={"set-cookie": "a=b"})],
         [app()],
+    ),
+    *switch(
+        "ignore_language_order",
+        "9110 12.5.4",
+        "languages of one weight in another order are one variant",
+        (True, False),
+        ok(None, *varies("Accept-Language")),
+        [app(("accept-language", "en, de")), store(("accept-language", "de, en"), of=2)],
+        [app(("accept-language", "en, de")), app(("accept-language", "de, en"))],
+    ),
+    *switch(
+        "invalidate_on_error",
+        "9111 4.4",
+        "a write that is told 503 leaves what is stored",
+        (False, True),
+        [HOUR, ok(status=503), HOUR],
+        [through(method="POST"), store(of=1)],
+        [through(method="POST"), app(of=3)],
     ),
     *switch(
         "stale_if_error",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..case import SHARED, At, Case, app, case, check, crowd, either, not_modified, ok, store, wait
+from ..case import CAUTIOUS, SHARED, At, Case, app, case, check, crowd, either, not_modified, ok, store, wait
 from .given import FRESH, NOW, TAG, varies
 
 ONE, TWO = ("foo", "1"), ("foo", "2")
@@ -41,12 +41,23 @@ NORMALISED = [
     case(
         "vary-lang-order",
         "9110 12.5.4",
-        "Accept-Language in another order is another variant: the order may be a preference",
+        "Accept-Language in another order is another variant in the cautious profile: many apps take the first",
         "supported",
         ok(None, *varies("Accept-Language")),
         app(("accept-language", "en, de")),
         app(("accept-language", "de, en")),
         store(("accept-language", "en, de"), of=1),
+        profiles=CAUTIOUS,
+    ),
+    case(
+        "vary-lang-any-order",
+        "9110 12.5.4",
+        "Accept-Language matches with members of one weight in another order",
+        "optional",
+        ok(None, *varies("Accept-Language")),
+        app(("accept-language", "en, de, fr;q=0.5, it;q=0.5")),
+        store(("accept-language", "it;q=0.5, de, fr;q=0.5, en")),
+        profiles=SHARED,
     ),
     case(
         "vary-lang-case",
