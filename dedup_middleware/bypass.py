@@ -108,12 +108,13 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     answered: Headers = []
-    holdings = dedup.holdings
+    holdings, calm = dedup.holdings, None
 
     def wrote() -> None:
-        nonlocal names, groups
-        if holdings.is_idle:
-            return
+        nonlocal names, groups, calm
+        if holdings.is_idle or (calm is not None and calm == holdings.calm):
+            return  # there is nothing that could be out of date, or nothing new since the first time
+        calm = holdings.calm
         if not names:
             elsewhere, groups = effects(asked, answered)
             names = (*dedup.names(asked, plan.tags), *elsewhere)

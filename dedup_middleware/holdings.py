@@ -55,6 +55,11 @@ class Holdings:
         """Whether nothing is stored, and nothing under way that could be: then nothing is out of date."""
         return not self.flights.under_way and self.keeper.is_empty()
 
+    @property
+    def calm(self) -> int | None:
+        """A number that stays the same until something is asked of the app; None while something is under way."""
+        return None if self.flights.under_way else self.flights.opened
+
     def drop_tags(self, tags: Sequence[str], by: str) -> int:
         """Drop what carries one of the tags; how many stored responses there were."""
         names = [f"tag:{tag}" for tag in tags]
