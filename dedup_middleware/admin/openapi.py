@@ -5,6 +5,7 @@ Law: nothing in it is written by hand that the code knows.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,8 +32,9 @@ _WHY: Final = {
 }
 
 
-def document(operations: Sequence[Operation], version: str, *, with_token: bool) -> dict[str, Any]:
-    """The document; its paths are relative to where the app is mounted, which whoever serves it adds."""
+@cache
+def document(operations: tuple[Operation, ...], version: str, *, with_token: bool) -> dict[str, Any]:
+    """The document, made once; its paths are relative to where the app is mounted, which whoever serves it adds."""
     types = [shapes.Error, *(one.takes for one in operations), *(one.gives for one in operations)]
     schemas, components = _tuples(msgspec.json.schema_components(types, ref_template=_REFERENCE))
     given = dict(zip(operations, schemas[1 + len(operations) :], strict=True))
