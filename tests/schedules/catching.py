@@ -41,6 +41,16 @@ KNOWN: Final[dict[str, tuple[int, ...]]] = {
     "the_older_replaces_the_newer": (296, 378, 1063, 1604),
     "stored_responses_never_expire": (168, 296, 378, 410),
     "what_a_flight_waits_for_is_not_overtaken": (310, 451, 705, 734),
+    "a_deserted_flight_is_cancelled_at_once": (36, 78, 80),
+    "the_buffer_is_trimmed_too_early": (11, 27, 33),
+    "an_invalidation_forgets_the_store": (36, 39, 49),
+    "callers_do_not_read_their_own_writes": (27, 48, 63),
+    "what_stands_in_does_so_for_ever": (29, 32, 49),
+    "what_stands_in_does_so_whatever_forbids_it": (51, 69, 84),
+    "any_304_confirms": (36, 38, 55),
+    "revalidations_are_not_shared": (24, 38, 65),
+    "what_is_for_all_is_so_when_it_is_stale": (121, 193, 418),
+    "what_failed_late_stays_stored": (103, 142, 193),
 }
 """Seeds that show what few seeds show; `python -m tests.schedules --mutants` searches anew."""
 

@@ -48,6 +48,10 @@ class World:
         self.stuck: str | None = None
         self.left_behind: list[str] = []
         self.versions = dict.fromkeys(self.plan.reads, 0)
+        self._read_under = {
+            target: next(rule for rule in self.plan.rules if rule.path[1] == target[1])
+            for target in self.plan.reads
+        }
         self.commits: list[tuple[Run, int]] = []
         self.functions = Functions(self)
         self.dedup = Dedup(self.plan.rules, secret=_SECRET, clock=self.loop.time)
@@ -66,7 +70,7 @@ class World:
 
     def rule_of(self, target: str) -> Rule:
         """The rule under which a target is read."""
-        return next(rule for rule in self.plan.rules if rule.path[1] == target[1])
+        return self._read_under[target]
 
     # -- the run ------------------------------------------------------------------------------------------------
 
