@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from dedup_middleware.records import analytics, histogram, open_ledger
+from dedup_middleware.records.analytics import windows
 from dedup_middleware.records.gathering import Gathering
 from dedup_middleware.records.sql import SqlLedger
 
@@ -173,6 +175,15 @@ async def test_the_heatmap_in_another_place_s_time(
     found = await analytics.heatmap(ledger, rule="a", offset_minutes=ahead, **SPAN)
 
     assert [(one.weekday, one.hour, one.requests) for one in found.cells] == [(weekday, hour, 100)]
+
+
+async def test_a_window_that_ends_now_holds_the_minute_that_has_just_begun(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "time", SimpleNamespace(time=lambda: MINUTE + 60.4))
+    found = await analytics.rates(ledger)
+
+    assert found.total.requests == 100
 
 
 async def test_the_trend_compares_with_the_window_before(ledger: SqlLedger) -> None:

@@ -39,8 +39,8 @@ class Window(NamedTuple):
 
 
 def window(since: float | None, until: float | None, length: float = DAY) -> Window:
-    """What is asked for, or what ends now and is so long."""
-    end = time.time() if until is None else until
+    """What is asked for, or what ends with this second and is so long: what was counted just now is in it."""
+    end = float(int(time.time()) + 1) if until is None else until
     return Window(end - length if since is None else since, end)
 
 
