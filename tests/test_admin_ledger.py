@@ -197,6 +197,14 @@ async def test_a_repeat_is_a_row_with_its_number(clock: FakeClock) -> None:
     ]
 
 
+def test_what_comes_after_the_end_starts_nothing_anew() -> None:
+    table = Table(Stuck())
+    table.end()
+    table.add(Entry(1.0, "a", "refused", "stats", "401"))
+    assert table.dropped == 1
+    assert table.end() is None
+
+
 def test_a_ledger_without_such_a_table_keeps_none() -> None:
     assert table_of(object()) is None
     assert table_of(None) is None

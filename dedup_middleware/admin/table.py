@@ -54,6 +54,7 @@ class Table:
         self.dropped = 0
         self._ledger = ledger
         self._process = 0
+        self._ended = False
         self._lock = threading.Lock()
         after_fork(self, Table._forked)
 
@@ -62,6 +63,9 @@ class Table:
 
     def add(self, entry: Entry) -> None:
         """From any thread, and never for long."""
+        if self._ended:  # what a listener tells late starts no thread that nobody ends
+            self.dropped += 1
+            return
         if self._process != os.getpid():  # the first entry, or the first of a forked process
             self._start()
         try:
@@ -88,6 +92,7 @@ class Table:
 
     def end(self) -> threading.Thread | None:
         """Write what waits, and end; nobody waits for it. Gives the thread that does it, if there is one."""
+        self._ended = True
         if self._process != os.getpid():
             return None
         self._process = 0
