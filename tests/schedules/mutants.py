@@ -117,7 +117,8 @@ def flights_leave_by_key() -> list[Patch]:
         flight.listed = False
         self._listed.pop((flight.loop, flight.key), None)
 
-    return [(flights.FlightTable, "leave", leave)]
+    table = flights.FlightTable
+    return [(table, "leave", leave), _text(table, "forget", "if flight.listed:", "if True:")]
 
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
