@@ -218,7 +218,9 @@ class DedupMiddleware:
             dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
             await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
             return
-        exchange = Exchange(dedup, self.app, plan, scope, receive, send, key, raw, now, asked)
+        exchange = Exchange(
+            dedup, self.app, plan, scope["method"], scope, receive, send, key, raw, now, asked
+        )
         if not await run(exchange, loop):
             heard = replay(exchange.heard, receive) if exchange.heard else again(raw, receive)
             await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)

@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from .core.unseen import Unseen
+
 STALL: Final = 10.0
 """Seconds without progress after which a reader that holds up others is cut."""
 MAX_HOLD: Final = 5.0
@@ -52,7 +54,7 @@ class Reader(Protocol):
     cut: bool
 
 
-class Body(msgspec.Struct, eq=False):
+class Body(Unseen, msgspec.Struct, eq=False):
     """Chunks from `base` on.
 
     While it is `keeping` it keeps all of them, up to the limit in bytes; after that only what someone has yet to

@@ -30,6 +30,7 @@ class Client:
 
     __slots__ = ()
     plan: Consider
+    method: str
     scope: Scope
     receive: Receive
     send: Send
@@ -60,9 +61,7 @@ class Client:
         if (
             (head.etag is not None or head.last_modified is not None)
             and self.plan.rule.stores
-            and not_modified(
-                self.scope["method"], status, self.scope["headers"], head.etag, head.last_modified
-            )
+            and not_modified(self.method, status, self.scope["headers"], head.etag, head.last_modified)
         ):
             status = 304
             headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .core.fingerprint import Hasher
     from .core.http import Scope, Stored
     from .core.rules import Rule
-    from .flight import Terms
     from .records.recorder import Recorder
     from .stores import Store
     from .telemetry import Telemetry
@@ -114,11 +113,6 @@ class Engine:
         """The rules in force, with the default, and what each is called."""
         return self.ruling.book
 
-    @property
-    def terms(self) -> list[Terms]:
-        """What flights under each rule have in common."""
-        return self.ruling.terms
-
     def leave_alone(self, *places: str) -> None:
         """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""
         with self.lock:
@@ -188,6 +182,7 @@ class Engine:
             await self.recorder.settle()
 
     def _forked(self) -> None:
+        self.plans.clear()  # so that the first request finds that the engine is in use
         self.holdings.forked()
         self.lock = self.holdings.lock
         self.events.restart()

@@ -5,6 +5,7 @@ Law: whoever is heard of pays a place in a queue; a slow listener loses events, 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -117,7 +118,10 @@ Listener = Callable[[Event], object]
 
 
 class Subscription:
-    """One listener, called in a thread of its own; `dropped` counts what it was too slow for."""
+    """One listener, called in a thread of its own, which begins with the first event.
+
+    `dropped` counts what it was too slow for.
+    """
 
     def __init__(
         self,
@@ -131,12 +135,13 @@ class Subscription:
         self._kinds = kinds
         self._failed = failed
         self._forget = forget
-        self.start()
+        self.reset()
 
-    def start(self) -> None:
-        """Begin to listen; again after a fork, which leaves threads behind."""
+    def reset(self) -> None:
+        """Nothing waits; after a fork, which leaves threads and what they held behind."""
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, args=(self._waiting,), name="dedup-listener", daemon=True).start()
+        self._lock = threading.Lock()
+        self._listens = False
 
     def put(self, event: Event) -> None:
         """From any thread, and never for long."""
@@ -145,6 +150,19 @@ class Subscription:
                 self.dropped += 1
             else:
                 self._waiting.put(event)
+                if not self._listens:
+                    self._listen()
+
+    def _listen(self) -> None:
+        with self._lock:
+            if self._listens:
+                return
+            thread = threading.Thread(
+                target=self._run, args=(self._waiting,), name="dedup-listener", daemon=True
+            )
+            with contextlib.suppress(RuntimeError):  # no thread to be had: the next event asks again
+                thread.start()
+                self._listens = True
 
     def close(self) -> None:
         """Hear no more; what waits is still delivered."""
@@ -202,7 +220,7 @@ class Events:
         """After a fork: what waited is the parent's to deliver."""
         self._lock = threading.Lock()
         for subscription in self._subscriptions:
-            subscription.start()
+            subscription.reset()
 
     def _drop(self, subscription: Subscription) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from .core.assess import NOTHING_WANTED, Wants, is_enough
 from .core.decide import Consider
 from .core.settle import Keep
 from .core.status import Reason
+from .core.unseen import Unseen
 from .dedup import Dedup
 from .flight import Flight
 from .telemetry import Span, Tracer
@@ -24,17 +25,19 @@ if TYPE_CHECKING:
     from .settled import Settled
 
 
-class Exchange(Client, msgspec.Struct, eq=False):
+class Exchange(Client, Unseen, msgspec.Struct, eq=False):
     """One request's conversation with the table, its flights and its own client.
 
-    `key` is its fingerprint, before variants are told apart, `started` when it came, `asked` what it wants of a stored
-    response, `tracer` who records its spans. `led` are the flights that it opened; `alone` is why it waits for no other
-    one any more, `gave_up` says that it has waited for one in vain.
+    `method` is the one it came with, for apps write into scopes; `key` is its fingerprint, before variants are told
+    apart, `started` when it came, `asked` what it wants of a stored response, `tracer` who records its spans. `led` are
+    the flights that it opened; `alone` is why it waits for no other one any more, `gave_up` says that it has waited for
+    one in vain.
     """
 
     dedup: Dedup
     app: ASGIApp
     plan: Consider
+    method: str
     scope: Scope
     receive: Receive
     send: Send
@@ -52,9 +55,7 @@ class Exchange(Client, msgspec.Struct, eq=False):
     sent_head: bool = False
     status: int = 0
 
-    __repr__ = object.__repr__  # a request is nobody's to read in a log
-
-    def trace(self) -> None:
+    def find_tracer(self) -> None:
         """From now on its spans are recorded, if any are."""
         telemetry = self.dedup.telemetry
         if telemetry.found is not None or self.started >= telemetry.look_again:

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from .body import Body
+from .core.unseen import Unseen
 from .waiter import Waiter
 
 GRACE: Final = 3.0
@@ -81,7 +82,7 @@ class Work:
         """The response is whole, and the work goes on."""
 
 
-class Flight(msgspec.Struct, eq=False, weakref=True):
+class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     """One forward: its head and body as they come, and those who wait for them.
 
     `current` turns False when an invalidation concerns the flight: newcomers open another one, and its result is
@@ -126,8 +127,6 @@ class Flight(msgspec.Struct, eq=False, weakref=True):
     _is_late: bool = False
     _gone: asyncio.Event | None = None
     _returns: tuple[asyncio.Future[None], ...] = ()
-
-    __repr__ = object.__repr__  # what it holds is nobody's to read in a log
 
     @property
     def label(self) -> str:

@@ -133,7 +133,11 @@ class FlightTable:
         with self.lock:
             if flight.listed:
                 self.leave(flight)
-                if (flight.loop, key) not in self._listed:
+                there = self._listed.get((flight.loop, key))
+                if there is not None and not there.joinable:
+                    self.leave(there)
+                    there = None
+                if there is None:
                     self._listed[flight.loop, key] = flight
                     flight.listed = True
             flight.key = key

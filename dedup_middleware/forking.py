@@ -1,18 +1,21 @@
 """Forking: what a child process makes anew, as the parent's threads stay behind, and with them what they held.
 
-Law: who is gone is forgotten, and costs a fork nothing.
+Law: who is gone is forgotten, and costs a fork nothing; a child that uses nothing starts nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+_log: Final = logging.getLogger("dedup_middleware.parts")
 
 _alive: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
@@ -24,7 +27,10 @@ def after_fork(one: T, renew: Callable[[T], None]) -> None:
 
 def _in_child() -> None:
     for one, renew in list(_alive.items()):
-        renew(one)
+        try:
+            renew(one)
+        except Exception:  # noqa: BLE001 - whatever it is, the others are still to be renewed
+            _log.exception("%s was not made anew after a fork", type(one).__qualname__)
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,6 +23,7 @@ from .core.http import StoredResponse
 from .core.names import PERSONAL_FIELDS
 from .core.settle import Keep, Pass, Settlement, ShareOnly, settle
 from .core.sight import visible
+from .core.unseen import Unseen
 from .core.variants import hidden_in, told_apart
 from .dedup import Dedup
 from .events import ExecutionStarted, ResponseStored, tags_in
@@ -44,11 +45,12 @@ OUTGROWN_SECONDS: Final = 60.0
 """How long a key whose body outgrew the limit goes uncollapsed."""
 
 
-class Forward(Work, msgspec.Struct, eq=False):
+class Forward(Work, Unseen, msgspec.Struct, eq=False):
     """One run of the app for a flight, its work.
 
-    `base` is the key before a response's Vary told variants apart, `shown` the fields by which it does; `unread` is
-    the request's body. `stored` is what lies under the flight's key, stale, for the app to confirm.
+    `method` is that of the request as it came, `base` the key before a response's Vary told variants apart, `shown` the
+    fields by which it does; `unread` is the request's body. `stored` is what lies under the flight's key, stale, for
+    the app to confirm.
     """
 
     dedup: Dedup
@@ -56,6 +58,7 @@ class Forward(Work, msgspec.Struct, eq=False):
     plan: Consider
     flight: Flight
     base: bytes
+    method: str
     leader_scope: MutableMapping[str, Any]
     send_early: Send
     shown: frozenset[bytes]
@@ -70,8 +73,6 @@ class Forward(Work, msgspec.Struct, eq=False):
     _standing_in: Task[None] | None = None
     _put: StoredResponse | None = None
     _groups: tuple[str, ...] = ()
-
-    __repr__ = object.__repr__  # a request is nobody's to read in a log
 
     def __post_init__(self) -> None:
         """See what the app will, as it is asked now: the leader's scope may change when its call is cancelled."""
@@ -97,7 +98,7 @@ class Forward(Work, msgspec.Struct, eq=False):
 
     async def run(self) -> None:
         """Run the app to its end, background work included; then the flight is over."""
-        dedup, flight, plan, scope = self.dedup, self.flight, self.plan, self.leader_scope
+        dedup, flight, plan = self.dedup, self.flight, self.plan
         inside.set(flight)
         if dedup.events.heard:
             dedup.events.publish(
@@ -106,7 +107,7 @@ class Forward(Work, msgspec.Struct, eq=False):
                     rule=plan.label,
                     key=self._key.hex(),
                     flight=flight.generation,
-                    method=scope["method"],
+                    method=self.method,
                 )
             )
         if flight.trace is not None:
@@ -126,7 +127,7 @@ class Forward(Work, msgspec.Struct, eq=False):
         finally:
             if self.validation is not None:
                 error = error or self.validation.failed
-            tell_execution(dedup, plan, flight, self.settled, scope["method"], error)
+            tell_execution(dedup, plan, flight, self.settled, self.method, error)
 
     @property
     def _key(self) -> bytes:
@@ -197,7 +198,7 @@ class Forward(Work, msgspec.Struct, eq=False):
     def _open(self, message: Message) -> None:
         """The head: who may use it, told to all who wait."""
         dedup, flight = self.dedup, self.flight
-        head = read_answer(message["status"], message.get("headers", ()), self.leader_scope["method"])
+        head = read_answer(message["status"], message.get("headers", ()), self.method)
         asks = self.validation is not None
         settlement = self._validated(head) if asks else self._settle(head)
         seen = self._session is not None or "session" in self.leader_scope
@@ -236,8 +237,8 @@ class Forward(Work, msgspec.Struct, eq=False):
     def _settle(self, head: Answer) -> Settlement:
         dedup, plan, scope, flight = self.dedup, self.plan, self.leader_scope, self.flight
         if head.plain and not plan.assesses and not plan.rule.ttl_jitter:  # as most are: nothing more counts
-            return settle(plan.rule, scope["method"], head)
-        method, delay = scope["method"], dedup.clock() - flight.opened_at
+            return settle(plan.rule, self.method, head)
+        method, delay = self.method, dedup.clock() - flight.opened_at
         settlement = settled_by(dedup, plan, method, head, scope, self.given["headers"], delay)
         if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
             update_by_head(dedup, plan, scope, head, flight)

@@ -77,7 +77,18 @@ def _as_asked(exchange: Exchange, settled: Settled) -> None:
         exchange.scope.update(settled.before)
 
 
-async def _first_error(exchange: Exchange, flight: Flight) -> BaseException | None:
+async def hear_out(exchange: Exchange) -> None:
+    """A request that another flight, or the store, has answered: the flights that it left are its own all the same."""
+    if exchange.led:
+        error = await _first_error(exchange)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: together they would keep the flight alive
+
+
+async def _first_error(exchange: Exchange, flight: Flight | None = None) -> BaseException | None:
     """Wait for the flights that this request left for another variant, too; what the first failed one raised."""
     error: BaseException | None = None
     for led in exchange.led:

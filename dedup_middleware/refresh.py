@@ -9,10 +9,10 @@ import asyncio
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from .core.callers import Caller
 from .core.http import NEVER
 from .flight import GRACE
 from .forward import Forward
+from .opening import open_flight
 
 PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
     from .core.decide import Consider
     from .core.http import StoredResponse
     from .dedup import Dedup
-    from .flight import Flight
-
-
-def open_flight(
-    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, *, listed: bool, runs_on: bool
-) -> Flight | None:
-    """A flight for a request, with all that it depends on; None where there are too many."""
-    return dedup.flights.open(
-        asyncio.get_running_loop(),
-        key,
-        dedup.ruling.terms[plan.ordinal],
-        # As it was asked: routers write into scopes.
-        Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),
-        listed=listed,
-        runs_on=runs_on,
-        place=plan.place,
-    )
 
 
 def refresh(
@@ -65,7 +48,9 @@ def refresh(
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, scope["method"], key)
-    flight.launch(_Refresh(dedup, app, plan, flight, base, dict(scope), _unheard, shown, body, stored))
+    flight.launch(
+        _Refresh(dedup, app, plan, flight, base, scope["method"], dict(scope), _unheard, shown, body, stored)
+    )
 
 
 class _Refresh(Forward):

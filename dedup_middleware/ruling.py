@@ -31,7 +31,7 @@ _PLAN_BYTES: Final = 2048
 class Ruling:
     """The rules that were given, those that marks asked for and the default; which are off, and the plans made so far.
 
-    `book` holds them in the order in which they are tried; `bounds` and `limits` are what each lets stores and flights
+    `book` holds them in the order in which they are tried; `bounds` and `terms` are what each lets stores and flights
     hold.
     """
 
@@ -120,6 +120,8 @@ class Ruling:
                 plan = Bypass("off", plan.label)
             else:
                 plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
+                if isinstance(plan, Consider):
+                    plan = structs.replace(plan, terms=self.terms[plan.ordinal])
             if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
                 self.plans.put(key, plan)
         return plan

@@ -26,6 +26,7 @@ class Request(Protocol):
 
     dedup: Dedup
     plan: Consider
+    method: str
     scope: Scope
     key: bytes
     started: float
@@ -50,7 +51,7 @@ def tell_request(
     if outcome == "collapsed":
         seconds = _tell_collapsed(exchange, reason, flight)
         saved = seconds[1][1]
-    telemetry.count(outcome, reason, label, exchange.scope["method"], saved)
+    telemetry.count(outcome, reason, label, exchange.method, saved)
     if exchange.tracer is None:
         return
     trace: Trace | None = flight.trace
@@ -61,7 +62,7 @@ def tell_request(
         outcome,
         reason,
         label,
-        exchange.scope["method"],
+        exchange.method,
         flight.key,
         status=exchange.status,
         route=settled.route if settled is not None else None,

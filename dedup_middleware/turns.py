@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, cast
 from .core.assess import MISS, Ask, Refuse, Serve
 from .following import follow
 from .forward import Forward
-from .leading import MAX_TURNS, lead
+from .leading import MAX_TURNS, hear_out, lead
 from .nesting import current, waiting
-from .refresh import open_flight, refresh
+from .opening import open_flight
+from .refresh import refresh
 from .serving import look_up, refuse, serve, serve_from_whole
 
 if TYPE_CHECKING:
@@ -30,23 +31,22 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
     """Answer the request; False where it must be bypassed (there are too many flights)."""
     dedup, plan, holder = exchange.dedup, exchange.plan, current()
-    method = exchange.scope["method"]
-    exchange.trace()
+    method = exchange.method
+    exchange.find_tracer()
     of_whole = MISS
     if plan.assesses and (method == "HEAD" or (method == "GET" and plan.rule.follows_origin)):
         why = await serve_from_whole(dedup, exchange.app, plan, exchange.scope, exchange.send, exchange.asked)
         if why is None:
             return True
         of_whole = why
-    apart: Reason | None = None if plan.collapses else "not-collapsed"
     if holder is not None:
-        apart = "nested"
+        exchange.alone = "nested"
+    elif not plan.collapses:
+        exchange.alone = "not-collapsed"
     for turn in range(MAX_TURNS + 1):
-        alone = apart
-        if turn:
-            alone = apart if apart == "nested" else exchange.alone or apart
-            if turn == MAX_TURNS:
-                alone = alone or "max-wait"
+        alone = exchange.alone
+        if turn == MAX_TURNS:
+            alone = alone or "max-wait"
         # One synchronous step: look up, look for a flight, or open one.
         key, shown = exchange.key, _NOTHING
         if dedup.variants.young or dedup.variants.old:
@@ -59,6 +59,7 @@ async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
             verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
             if not isinstance(verdict, Ask):
                 await _answered(exchange, verdict, stored, now, key, shown)
+                await hear_out(exchange)
                 return True
             ask = of_whole if verdict is MISS else verdict
             if ask.alone:
@@ -70,13 +71,14 @@ async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
         flight = None if alone else dedup.flights.find(loop, key)
         if flight is not None:
             if await follow(exchange, flight):
+                await hear_out(exchange)
                 return True
             continue
         runs_on = method not in ("GET", "HEAD", "QUERY")
         flight = open_flight(dedup, plan, exchange.scope, key, listed=alone is None, runs_on=runs_on)
         if flight is None:
             return False
-        forward = _forward(exchange, flight, shown, stored)
+        forward = _begin(exchange, flight, shown, stored)
         reason = alone if alone is not None and ask.reason == "miss" else ask.reason
         if holder is None:
             done = await lead(exchange, flight, forward, reason)
@@ -99,12 +101,12 @@ def _marked(dedup: Dedup, key: bytes, now: float) -> Reason | None:
     return None
 
 
-def _forward(
+def _begin(
     exchange: Exchange, flight: Flight, shown: frozenset[bytes], stored: StoredResponse | None
 ) -> Forward:
-    """What the flight runs."""
+    """What the flight runs, traced."""
     if exchange.tracer is not None:
-        telemetry, label, method = exchange.dedup.telemetry, exchange.plan.label, exchange.scope["method"]
+        telemetry, label, method = exchange.dedup.telemetry, exchange.plan.label, exchange.method
         if exchange.span is None:
             exchange.span = telemetry.start_request(
                 exchange.tracer, "forwarded", label, method, exchange.started_ns, exchange.scope["headers"]
@@ -117,6 +119,7 @@ def _forward(
         exchange.plan,
         flight,
         exchange.key,
+        exchange.method,
         exchange.scope,
         exchange.send,
         shown,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from .core.unseen import Unseen
+
 if TYPE_CHECKING:
     from .body import Body
 
@@ -42,7 +44,7 @@ class WaiterCutError(Exception):
     """The waiter held up others for too long."""
 
 
-class Waiter(msgspec.Struct, eq=False, weakref=True):
+class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
     """One who waits for a flight: a place in its body, and a future while there is nothing to take.
 
     `listen` returns when its client has gone, in `context`, its own.
@@ -59,8 +61,6 @@ class Waiter(msgspec.Struct, eq=False, weakref=True):
     gone: bool = False
     _future: asyncio.Future[None] | None = None
     _watchman: asyncio.Task[None] | None = None
-
-    __repr__ = object.__repr__  # what its flight holds is nobody's to read in a log
 
     async def head(self) -> Any:
         """The flight's head, or None where the app ended without one.

@@ -122,7 +122,7 @@ def whoever_listens_ends() -> Iterator[None]:
         return begins
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Subscription, "start", noted(Subscription.start, "close"))
+        patch.setattr(Subscription, "reset", noted(Subscription.reset, "close"))
         patch.setattr(Table, "_start", noted(Table._start, "end"))
         yield
     for end in ends:

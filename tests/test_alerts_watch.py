@@ -361,6 +361,7 @@ def test_after_a_fork_the_child_watches_itself(monkeypatch: pytest.MonkeyPatch) 
     child = os.fork()
     if not child:
         try:
+            dedup.in_use()
             tally.number += 1
             threading.Event().wait(5)  # ended by the parent, or by itself
         finally:

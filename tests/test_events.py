@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from dedup_middleware.events import (
     Subscription,
 )
 
-from .kit import FakeClock, GatedApp, all_of, call, get, settle
+from .kit import FakeClock, GatedApp, all_of, call, eventually, get, settle
 
 Make = Callable[..., Dedup]
 
@@ -205,6 +206,7 @@ async def test_a_failing_listener_costs_a_log_line_and_nobody_else(
     with caplog.at_level(logging.WARNING):
         answer = await get(DedupMiddleware(GatedApp(opened=True), dedup=dedup))
         await heard.wait(3)
+        await eventually(lambda: caplog.records)
         dedup.subscribe(fail).close()
 
     assert answer.status == 200
@@ -279,9 +281,35 @@ def test_after_a_fork_the_child_s_listeners_hear_the_child() -> None:
         os.close(write)
 
 
+def test_a_listener_that_nothing_is_told_has_no_thread() -> None:
+    before = set(threading.enumerate())
+    Dedup().subscribe(print).close()
+    assert set(threading.enumerate()) == before
+
+
+def test_where_no_thread_is_to_be_had_the_next_event_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    dedup = Dedup()
+    subscription = dedup.subscribe(heard.put)
+    events = [ResponseInvalidated(at=at, by="code", tags=(), dropped=1) for at in (1e9, 2e9)]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _cannot_start)
+        dedup.events.publish(events[0])
+    dedup.events.publish(events[1])
+    assert [heard.get(timeout=30) for _ in events] == events
+    subscription.close()
+
+
+def _cannot_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_closed_subscription_s_thread_ends() -> None:
     before = set(threading.enumerate())
-    subscription = Dedup().subscribe(print)
+    dedup, heard = Dedup(), threading.Event()
+    subscription = dedup.subscribe(lambda _: heard.set())
+    dedup.events.publish(ResponseInvalidated(at=2e9, by="code", tags=(), dropped=1))
+    assert heard.wait(30)
     (thread,) = set(threading.enumerate()) - before
     assert thread.name == "dedup-listener"
     subscription.close()

@@ -453,7 +453,7 @@ UNMOVED = Rule(ttl=60, invalidate_on_error=False)
         ([asyncio.CancelledError()], UNMOVED, b"new"),
     ],
 )
-async def test_a_5xx_invalidates_nothing_where_the_rule_of_the_write_says_so(
+async def test_a_5xx_invalidates_nothing_where_the_rules_that_store_there_say_so(
     end: list[Any], rule: Rule, body: bytes, make_dedup: MakeDedup
 ) -> None:
     # RFC 9111 s.4.4: a non-error status; what an exception or a cancellation has done nobody knows

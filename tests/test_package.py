@@ -65,6 +65,7 @@ FLOORS = {
     "validation": 3,
     "waiter": 1,
     "scopes": 1,
+    "opening": 3,
     "incoming": 3,
     "__main__": 3,
 }

@@ -503,14 +503,17 @@ PAGES = Rule.shared_cache("/pages/{page}")
     ("rules", "default", "invalidates"),
     [
         ([], Rule.shared_cache(), False),
-        ([PAGES], Rule(), True),
+        ([PAGES], Rule(), False),
+        ([], Rule(), True),
+        ([Rule("/pages/{page}", ttl=60)], Rule.shared_cache(), True),
+        ([PAGES, Rule("/pages/1", ttl=60)], Rule(), True),
         ([PAGES], Rule.shared_cache(), False),
         ([Rule.shared_cache("/pages/{page}", methods=["GET", "POST"])], Rule(), False),
         ([PAGES, Rule("/{any:path}", invalidates=["a"], invalidate_on_error=False)], Rule(), False),
         ([PAGES, Rule("/pages/{page}", invalidates=["a"])], Rule.shared_cache(), True),
     ],
 )
-def test_the_first_rule_that_names_its_method_says_whether_a_failed_write_invalidates(
+def test_the_rules_that_store_there_say_whether_a_failed_write_invalidates_or_one_that_invalidates(
     rules: list[Rule], default: Rule, invalidates: bool
 ) -> None:
     plan = Dedup(rules, default=default).plan(make_scope("/pages/1", "POST"))

@@ -112,13 +112,11 @@ class Watch:
             self._begin()
 
     def restart(self) -> None:
-        """After a fork: the thread stayed behind, and so did what was raised."""
+        """After a fork: the thread stayed behind, and so did what was raised; it begins when the engine is used."""
         self._lock = threading.Lock()
-        running, self._stop = self._stop is not None, None
+        self._stop = None
         self._delivery.reset()
         self._begin()
-        if running:
-            self.start()
 
     # -- what it does -------------------------------------------------------------------------------------------
 

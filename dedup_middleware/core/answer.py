@@ -37,7 +37,7 @@ _STREAMS: Final = re.compile(
 _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _BYTES: Final[set[type]] = {bytes}
-_SHAPE_BYTES: Final = 2048
+_SHAPE_NAMES, _SHAPE_BYTES = 64, 2048
 _shapes: Final[Memo[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]] = Memo(256)
 
 
@@ -83,7 +83,8 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     headers = list(zip(names, values))  # noqa: B905 - both are columns of the same pairs
     answer = Answer(status, headers, headers)
     dropped = _NOTHING
-    for i, field in _shapes.young.get(names) or _shape(names):
+    shape = _shapes.young.get(names)
+    for i, field in _shape(names) if shape is None else shape:
         value = values[i]
         if field == b"content-length":
             if method != "HEAD" and status not in (204, 304):
@@ -139,7 +140,7 @@ def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple
     pairs = list(pairs)
     if not pairs:
         return (), ()
-    names, values = zip(*pairs)  # noqa: B905 - pairs, by the ASGI specification
+    names, values = zip(*pairs, strict=True)
     if {*map(type, names), *map(type, values)} != _BYTES:
         names, values = (tuple(bytes(memoryview(one)) for one in column) for column in (names, values))
     return names, values
@@ -147,7 +148,9 @@ def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple
 
 def _shape(names: tuple[bytes, ...]) -> tuple[tuple[int, bytes], ...]:
     """Where among these names the fields stand that are read; remembered, for an app repeats its own."""
-    shape = tuple((i, name.lower()) for i, name in enumerate(names) if name.lower() in _READ)
-    if sum(map(len, names)) <= _SHAPE_BYTES:
-        _shapes.put(names, shape)
+    shape = _shapes.get(names)
+    if shape is None:
+        shape = tuple((i, name.lower()) for i, name in enumerate(names) if name.lower() in _READ)
+        if len(names) <= _SHAPE_NAMES and sum(map(len, names)) <= _SHAPE_BYTES:
+            _shapes.put(names, shape)
     return shape

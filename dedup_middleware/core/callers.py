@@ -14,6 +14,7 @@ import msgspec
 from .http import Headers
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, is_credential
 from .targets import address_name, target_name
+from .unseen import Unseen
 
 if TYPE_CHECKING:
     from .http import Scope
@@ -76,7 +77,7 @@ _PROOFS: Final = re.compile(rb"csrf|xsrf|dpop|signature|nonce")
 """Credentials made anew for each request: they tell requests apart, not callers."""
 
 
-class Caller(msgspec.Struct, eq=False):
+class Caller(Unseen, msgspec.Struct, eq=False):
     """Who sent a request, whatever a rule's identity says, and for what; read only when somebody wants to know.
 
     `path` and `tags` are the target's and the rule's, `client` the peer's address and port.
@@ -87,8 +88,6 @@ class Caller(msgspec.Struct, eq=False):
     client: Any
     tags: tuple[str, ...] = ()
     _parts: dict[bytes, list[bytes]] | None = None
-
-    __repr__ = object.__repr__  # credentials are nobody's to read in a log
 
     @classmethod
     def of(cls, scope: Scope) -> Caller:

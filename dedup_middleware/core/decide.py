@@ -47,7 +47,7 @@ class Consider(msgspec.Struct, frozen=True):
 
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
     `assesses` says that what is stored may be of use when it is stale, `heeds` that requests may ask for less or more.
-    `tally` is the engine's own: the keys under which a hit is counted.
+    `tally` and `terms` are the engine's own: the keys under which a hit is counted, and what flights have in common.
     """
 
     rule: Rule
@@ -63,6 +63,7 @@ class Consider(msgspec.Struct, frozen=True):
     heeds: bool = False
     place: int = 0
     tally: Any = None
+    terms: Any = None
 
 
 Plan = Bypass | Consider
@@ -100,6 +101,17 @@ class RuleBook:
                 return ordinal, parameters
         return len(self.rules) - 1, {"path": path.removeprefix("/")}
 
+    def _drops_on_error(self, rule: Rule, path: str) -> bool:
+        """Whether a 5xx to a write invalidates: a rule with `invalidates` says so itself, else those that store there.
+
+        Where one of them says that it does, what is stored under the others goes, too.
+        """
+        if rule.invalidates:
+            return rule.invalidate_on_error
+        there = [self.rules[ordinal] for ordinal, _ in self._table.matches(path)]
+        storing = [one for one in (*there, self.rules[-1]) if one.stores]
+        return not storing or any(one.invalidate_on_error for one in storing)
+
     def plan(self, scope: Scope, place: int = 0) -> Plan:
         """May this request be shared? Everything that method, path and root_path decide; a memo may keep it."""
         method, path = scope["method"], scope["path"]
@@ -115,7 +127,7 @@ class RuleBook:
                 label,
                 unsafe=True,
                 tags=tag_names(rule.invalidates, parameters),
-                invalidates_on_error=rule.invalidate_on_error,
+                invalidates_on_error=self._drops_on_error(rule, below),
             )
         if not shares:
             return Bypass("method", label)

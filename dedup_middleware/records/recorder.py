@@ -135,13 +135,13 @@ class Recorder:
         return run is not None and run.is_alive
 
     def forked(self) -> None:
-        """In a child process: what waited is the parent's to write, threads and connections are left behind."""
+        """In a child process: what waited is the parent's to write, threads and connections are left behind.
+
+        It begins again when the engine is used.
+        """
         self.ledger.forked()
-        started = self._run
         self._begin_anew()
         self._collecting.skip()
-        if started is not None:
-            self.start()
 
     def flush(self) -> Future[bool]:
         """Write what happened until now; True when it is written, False where the ledger fails."""

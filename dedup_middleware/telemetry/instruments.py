@@ -14,6 +14,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from ..core.status import Outcome, Reason
+from ..forking import after_fork
 from .attributes import place
 
 if TYPE_CHECKING:
@@ -158,7 +159,17 @@ class Instruments:
 _by_provider: Final[weakref.WeakKeyDictionary[MeterProvider, Instruments]] = weakref.WeakKeyDictionary()
 _early: Final[list[MeterProvider]] = []
 """The API's stand-in, while it is what engines report to."""
-_lock: Final = threading.Lock()
+
+
+class _Making:
+    """Instruments are made by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+_making: Final = _Making()
+after_fork(_making, _Making.__init__)
 
 
 def instruments(version: str, given: MeterProvider | None) -> Instruments:
@@ -167,7 +178,7 @@ def instruments(version: str, given: MeterProvider | None) -> Instruments:
     Those made before a global provider was set are that provider's from then on.
     """
     provider = given or metrics.get_meter_provider()
-    with _lock:
+    with _making.lock:
         found = _by_provider.get(provider)
         if found is None:
             if given is None and _early:

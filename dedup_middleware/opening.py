@@ -1,0 +1,33 @@
+"""Opening: a flight for a request, in the table.
+
+Law: what it depends on is what was asked, whatever routers write into the scope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .core.callers import Caller
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from .core.decide import Consider
+    from .dedup import Dedup
+    from .flight import Flight
+
+
+def open_flight(
+    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, *, listed: bool, runs_on: bool
+) -> Flight | None:
+    """A flight for a request, with all that it depends on; None where there are too many."""
+    return dedup.flights.open(
+        asyncio.get_running_loop(),
+        key,
+        plan.terms,
+        Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),
+        listed=listed,
+        runs_on=runs_on,
+        place=plan.place,
+    )

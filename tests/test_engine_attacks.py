@@ -1,0 +1,202 @@
+"""What must not happen inside the engine: apps and layers that rewrite scopes, flights left behind, odd heads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dedup_middleware import Dedup, DedupMiddleware, Rule
+from dedup_middleware.body import Body, Budget
+from dedup_middleware.core import answer
+from dedup_middleware.core.callers import Caller
+
+from .kit import Call, FakeClock, SteppedApp, call, chunk, get, head, settle
+
+Make = Callable[..., Dedup]
+GERMAN = [(b"accept-language", b"de")]
+
+
+def rewriting(method: str, *headers: tuple[bytes, bytes]) -> Any:
+    """An app behind a layer that writes another method into its scope (method override, HEAD as GET)."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["method"] = method
+        await send(head(200, headers))
+        await send(chunk(b"", more=False))
+
+    return app
+
+
+@pytest.mark.parametrize(("came", "written"), [("GET", "PUT"), ("HEAD", "GET")])
+async def test_an_app_that_rewrites_its_method_is_counted_as_it_was_asked(
+    came: str, written: str, make_dedup: Make
+) -> None:
+    dedup = make_dedup()
+
+    await get(DedupMiddleware(rewriting(written), dedup=dedup), method=came)
+
+    assert dedup.telemetry.counts == {("forwarded", "miss", "default", came): 1}
+
+
+async def test_an_app_that_rewrites_its_method_leaves_a_conditional_request_conditional(
+    make_dedup: Make,
+) -> None:
+    app = DedupMiddleware(rewriting("PUT", (b"etag", b'"v1"')), dedup=make_dedup(default=Rule(ttl=5)))
+
+    assert (await get(app, headers=[(b"if-none-match", b'"v1"')])).status == 304
+
+
+async def test_a_cancelled_leader_whose_scope_is_used_again_harms_no_follower(make_dedup: Make) -> None:
+    bare = SteppedApp(head(200, [(b"content-length", b"6")]), chunk(b"", more=False))
+    inner = DedupMiddleware(bare, dedup=make_dedup())
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await inner(scope, receive, send)
+        except asyncio.CancelledError:  # as a layer does that answers a timeout by another page
+            scope["method"], scope["path"] = "GET", "/timeout"
+
+    leader = call(outer, method="HEAD")
+    await settle()
+    follower = call(outer, method="HEAD")
+    await settle()
+    leader.cancel()
+    await settle()
+    bare.finish()
+    await follower.done()
+
+    assert (follower.status, follower.complete) == (200, True)
+
+
+async def test_a_landed_flight_does_not_hold_the_key_that_another_one_moves_to(make_dedup: Make) -> None:
+    heads = [asyncio.Event() for _ in range(4)]
+    ends = asyncio.Event()
+    runs = 0
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal runs
+        run, runs = runs, runs + 1
+        await heads[run].wait()
+        await send(head(200, [(b"vary", b"accept-language")]))
+        if run == 1:
+            await ends.wait()
+        await send(chunk(b"%d" % run, more=False))
+        await ends.wait()  # background work
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(vary="origin", max_followers=1)))
+
+    async def join(count: int = 1) -> list[Call]:
+        calls = [call(app, headers=GERMAN) for _ in range(count)]
+        await settle()
+        return calls
+
+    calls = await join(2)  # run 0, full
+    calls += await join()  # run 1, under the base key
+    heads[0].set()
+    await settle()  # Vary is known
+    calls += await join()  # run 2, under the variant's key
+    heads[2].set()
+    await settle()  # landed, and not to be stored
+    heads[1].set()
+    await settle()  # run 1 moves to the variant's key
+    heads[3].set()
+    calls += await join()  # and this one joins it
+    ends.set()
+    for one in calls:
+        await one.done()
+
+    assert runs == 3
+
+
+async def test_what_a_flight_raises_whose_leader_left_it_for_another_variant_is_raised(
+    make_dedup: Make,
+) -> None:
+    gates = [asyncio.Event() for _ in range(2)]
+    runs = 0
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal runs
+        run, runs = runs, runs + 1
+        await gates[0].wait()
+        await send(head(200, [(b"vary", b"accept-language")]))
+        if run == 0:
+            await gates[1].wait()
+            raise KeyError("original")
+        await send(chunk(b"%d" % run, more=False))
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(vary=[])))
+    calls = [call(app, headers=GERMAN)]  # leads; the app does not see its language
+    await settle()
+    calls += [call(app), *(call(app, headers=GERMAN) for _ in range(30))]
+    await settle()
+    gates[0].set()
+    await settle()
+    gates[1].set()
+    ended = await asyncio.gather(*(one.task for one in calls), return_exceptions=True)
+
+    assert [type(one).__name__ for one in ended if one is not None].count("KeyError") == 1
+
+
+@pytest.mark.parametrize("rule", [Rule("/a", ttl=60), Rule("/a", ttl="origin")], ids=["seconds", "origin"])
+async def test_a_failed_write_drops_what_a_rule_without_the_switch_has_stored(
+    rule: Rule, make_dedup: Make
+) -> None:
+    runs = 0
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal runs
+        runs += 1
+        status = 500 if scope["method"] == "POST" else 200
+        await send(head(status, [(b"cache-control", b"max-age=60")]))
+        await send(chunk(b"%d" % runs, more=False))
+
+    app = DedupMiddleware(bare, dedup=make_dedup(rule, default=Rule.shared_cache()))
+    await get(app, "/a")
+    await get(app, "/a", "POST")
+
+    assert (await get(app, "/a")).body == b"3"
+
+
+async def test_a_header_of_three_parts_among_pairs_is_the_app_s_error(make_dedup: Make) -> None:
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/plain"), (b"set-", b"cookie", b"a=b")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(chunk(b"", more=False))
+
+    with pytest.raises(ValueError, match="zip"):
+        await get(DedupMiddleware(bare, dedup=make_dedup()))
+
+
+@pytest.mark.parametrize("name", [b"", b"x" * 3000])
+def test_a_head_of_very_many_or_very_long_names_is_not_remembered(name: bytes) -> None:
+    answer._shapes.clear()
+
+    answer.read_answer(200, [(name, b"")] * (100_000 if not name else 1), "GET")
+
+    assert not len(answer._shapes)
+
+
+def test_a_head_without_a_field_that_is_read_is_remembered_too() -> None:
+    answer._shapes.clear()
+
+    for _ in range(2):
+        answer.read_answer(200, [(b"x-a", b"1")], "GET")
+
+    assert answer._shapes.young == {(b"x-a",): ()}
+
+
+async def test_a_body_shows_nothing_of_its_chunks() -> None:
+    body = Body(asyncio.get_running_loop(), FakeClock(), 100, Budget(1000))
+
+    assert body.keep(b"a secret")
+
+    assert "secret" not in repr(body)
+
+
+def test_a_caller_shows_no_credentials_to_tools_that_ask_for_its_fields() -> None:
+    caller = Caller([(b"authorization", b"a secret")], "/", None)
+
+    assert (caller.__rich_repr__(), "secret" in repr(caller)) == ([], False)
