@@ -128,7 +128,7 @@ class Subscription:
         listener: Listener,
         kinds: tuple[type[Event], ...],
         failed: Callable[[Exception], None],
-        forget: Callable[[Subscription], None],
+        forget: Callable[[Subscription, bool], None],
     ) -> None:
         self.dropped = 0
         self._listener = listener
@@ -166,12 +166,17 @@ class Subscription:
 
     def close(self) -> None:
         """Hear no more; what waits is still delivered."""
-        self._forget(self)
-        self.end()
+        self._forget(self, True)
+        self._waiting.put(None)
 
     def end(self) -> None:
-        """`close`, but in the listener's own thread: it takes no lock here, wherever the collector may call it."""
+        """`close`, wherever the collector may call it: it waits for no lock, but leaves the rest to the listener's thread.
+
+        Where there is no such thread, and the lock is held, the next event begins one.
+        """
         self._waiting.put(None)
+        if not self._listens:
+            self._forget(self, False)
 
     def _run(self, waiting: queue.SimpleQueue[Event | None]) -> None:
         while (event := waiting.get()) is not None:
@@ -179,7 +184,7 @@ class Subscription:
                 self._listener(event)
             except Exception as error:  # noqa: BLE001 - the listener is the user's
                 self._failed(error)
-        self._forget(self)
+        self._forget(self, True)
 
 
 class Events:
@@ -222,7 +227,10 @@ class Events:
         for subscription in self._subscriptions:
             subscription.reset()
 
-    def _drop(self, subscription: Subscription) -> None:
-        with self._lock:
-            self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
-            self.heard = bool(self._subscriptions)
+    def _drop(self, subscription: Subscription, wait: bool) -> None:  # noqa: FBT001 - called by position, as a callback
+        if self._lock.acquire(blocking=wait):
+            try:
+                self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
+                self.heard = bool(self._subscriptions)
+            finally:
+                self._lock.release()
