@@ -170,7 +170,7 @@ class Subscription:
         self._waiting.put(None)
 
     def end(self) -> None:
-        """`close`, wherever the collector may call it: it waits for no lock, but leaves the rest to the listener's thread.
+        """`close`, wherever the collector may call it: it waits for no lock, but leaves it to the listener's thread.
 
         Where there is no such thread, and the lock is held, the next event begins one.
         """
@@ -227,7 +227,7 @@ class Events:
         for subscription in self._subscriptions:
             subscription.reset()
 
-    def _drop(self, subscription: Subscription, wait: bool) -> None:  # noqa: FBT001 - called by position, as a callback
+    def _drop(self, subscription: Subscription, wait: bool) -> None:
         if self._lock.acquire(blocking=wait):
             try:
                 self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
