@@ -69,7 +69,6 @@ class Work:
 
     async def run(self) -> None:
         """Do it; what it raises ends the flight."""
-        raise NotImplementedError
 
     def outgrown(self) -> None:
         """The body can't be kept whole."""
