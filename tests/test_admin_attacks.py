@@ -19,7 +19,7 @@ import pytest
 
 from dedup_middleware import Dedup, Rule
 from dedup_middleware.admin import door
-from dedup_middleware.admin.audit import Audit
+from dedup_middleware.admin.audit import STRANGERS, Audit
 from dedup_middleware.admin.door import address_of
 from dedup_middleware.admin.limiter import MAX_COUNTERS, Limiter
 from dedup_middleware.admin.operations import OPERATIONS
@@ -740,6 +740,40 @@ def test_a_flood_of_refusals_pushes_no_change_out(clock: FakeClock) -> None:
     entries = audit.entries()
     assert len(entries) == 1001
     assert [one.who for one in entries if one.what == "switch off"] == ["owner"]
+
+
+async def test_few_strangers_who_ask_for_everything_again_and_again_fill_no_log() -> None:
+    house = House(requests_per_minute=10)
+    with logged() as records:
+        async with house.client("203.0.113.1") as one, house.client("203.0.113.2") as other:
+            for _ in range(20):
+                for operation in OPERATIONS:
+                    for client in (one, other):
+                        await client.request(operation.method, operation.path)
+    told = await house.audited()
+
+    strangers = [times for what, *_, times in told if what == "refused"]
+    assert sum(strangers) == 2 * 20 * len(OPERATIONS) - 20 * 2, "all are counted, but for the open operation"
+    assert len(records) < 3 * len(strangers)
+
+
+def test_any_number_of_strangers_write_so_many_lines_a_minute(clock: FakeClock) -> None:
+    audit = Audit(clock)
+    with logged() as records:
+        for minute in range(2):
+            for number in range(5000):
+                audit.refused(f"unknown {number}", "stats", "401 Unauthorized", is_stranger=True)
+            audit.refused("unknown 0", "stats", "401 Unauthorized", is_stranger=True)
+            audit.refused("owner", "switch", "409 Conflict")
+            clock.advance(60)
+            assert len(records) == (minute + 1) * (
+                STRANGERS + 4 + 1
+            )  # 1, 10, 100 and 1000 others; the owner's
+    found = {(one.who, one.target): one.times for one in audit.entries()}
+    assert len(found) == STRANGERS + 2
+    assert found["unknown 0", "stats"] == 2
+    assert found["unknown", "anything"] == 5000 - STRANGERS
+    assert found["owner", "switch"] == 1
 
 
 def test_a_repeat_is_one_entry_for_a_minute(clock: FakeClock) -> None:

@@ -1,6 +1,7 @@
 """The audit log: every change and every refusal, whoever caused it.
 
-Law: bounded, and no flood of refusals pushes a change out; the same thing again within a minute counts up one line.
+Law: bounded, and no flood of refusals pushes a change out; the same thing again in the same minute counts up one line,
+and strangers, however many they are, make so many lines a minute.
 """
 
 from __future__ import annotations
@@ -9,24 +10,29 @@ import logging
 import re
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
 from ..forking import after_fork
+from ..records import REFUSED
 from ..telemetry import log
 from .table import Entry, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_Place: TypeAlias = tuple[str, str, str, str, float]
 
 audit_log: Final = log.getChild("audit")
 """Who did what to what, and how it ended: changes at INFO, refusals at WARNING."""
 
 KEPT: Final = 1000
 """Changes that are kept in memory, and refusals."""
+STRANGERS: Final = 100
+"""Refusals of strangers in one minute that have an entry of their own; all others of that minute share one."""
+_OTHERS: Final = f"more than {STRANGERS} different refusals in a minute"
 _MINUTE: Final = 60.0
 _MAX_TEXT: Final = 200
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -42,7 +48,12 @@ class Audit:
         self._clock = clock
         self._table = table
         self._lock = threading.Lock()
-        self._rings: dict[bool, deque[Entry]] = {True: deque(maxlen=KEPT), False: deque(maxlen=KEPT)}
+        self._rings: dict[int, OrderedDict[_Place, Entry]] = {
+            logging.INFO: OrderedDict(),
+            logging.WARNING: OrderedDict(),
+        }
+        self._minute = 0.0
+        self._strangers = 0
         after_fork(self, Audit._forked)
 
     def _forked(self) -> None:
@@ -52,31 +63,44 @@ class Audit:
         """Something was changed, or was to be."""
         self._add(logging.INFO, Entry(self._clock(), text(who), what, text(target), text(result)))
 
-    def refused(self, who: str, target: str, result: str) -> None:
-        """Somebody was refused."""
-        self._add(logging.WARNING, Entry(self._clock(), text(who), "refused", text(target), text(result)))
+    def refused(self, who: str, target: str, result: str, *, is_stranger: bool = False) -> None:
+        """Somebody was refused; of strangers there may be any number."""
+        entry = Entry(self._clock(), text(who), REFUSED, text(target), text(result))
+        self._add(logging.WARNING, entry, is_stranger=is_stranger)
 
     def entries(self) -> list[Entry]:
         """All that are kept, the latest first."""
         with self._lock:
-            found = [*self._rings[False], *self._rings[True]]
+            found = [entry for ring in self._rings.values() for entry in ring.values()]
         return sorted(found, key=lambda entry: entry.at)[::-1]
 
     async def stored(self, offset: int, limit: int) -> tuple[int, list[Entry]] | None:
         """How many entries the ledger's table has, and a page of them; None where there is none that answers."""
         return None if self._table is None else await self._table.page(offset, limit)
 
-    def _add(self, level: int, entry: Entry) -> None:
-        ring = self._rings[level == logging.WARNING]
+    def _add(self, level: int, entry: Entry, *, is_stranger: bool = False) -> None:
+        ring = self._rings[level]
         with self._lock:
-            place = _repeated(ring, entry)
-            if place is None:
-                ring.append(entry)
-            else:
-                entry = msgspec.structs.replace(entry, at=ring[place].at, times=ring[place].times + 1)
-                ring[place] = entry
+            if is_stranger and _place(entry) not in ring:
+                entry = self._bounded(entry)
+            place = _place(entry)
+            if (first := ring.get(place)) is not None:
+                entry = msgspec.structs.replace(entry, at=first.at, times=first.times + 1)
+            elif len(ring) >= KEPT:
+                ring.popitem(last=False)
+            ring[place] = entry
         if entry.times == 10 ** (len(str(entry.times)) - 1):
             self._tell(level, entry)
+
+    def _bounded(self, entry: Entry) -> Entry:
+        """A stranger's new entry, or the one that the others of this minute share."""
+        minute = entry.at // _MINUTE
+        if minute != self._minute:
+            self._minute, self._strangers = minute, 0
+        self._strangers += 1
+        if self._strangers <= STRANGERS:
+            return entry
+        return Entry(entry.at, "unknown", REFUSED, "anything", _OTHERS)
 
     def _tell(self, level: int, entry: Entry) -> None:
         extra = {f"dedup_{name}": value for name, value in msgspec.structs.asdict(entry).items()}
@@ -90,20 +114,9 @@ class Audit:
             log.debug("the audit log failed with %s", type(error).__qualname__)
 
 
-def _repeated(ring: deque[Entry], entry: Entry) -> int | None:
-    """The place of the same entry within the last minute, among the last 50."""
-    for place in range(-1, -min(len(ring), 50) - 1, -1):
-        other = ring[place]
-        if entry.at - other.at >= _MINUTE:
-            return None
-        if (other.who, other.what, other.target, other.result) == (
-            entry.who,
-            entry.what,
-            entry.target,
-            entry.result,
-        ):
-            return place
-    return None
+def _place(entry: Entry) -> _Place:
+    """Where an entry is kept: the same thing in the same minute has the same place."""
+    return entry.who, entry.what, entry.target, entry.result, entry.at // _MINUTE
 
 
 def text(value: str) -> str:

@@ -49,10 +49,6 @@ def _ambiguous(scope: Scope) -> bool:
     return ambiguous(scope["path"], scope.get("raw_path"))
 
 
-def _result(status: int) -> str:
-    return f"{status} {HTTPStatus(status).phrase}"
-
-
 class House:
     """What all requests share."""
 
@@ -91,9 +87,7 @@ class House:
                 if operation.name == "signIn" and problem.status == 401:
                     self.limiter.hit("failures", address_of(request.scope.get("client")))
                 if operation.changes:
-                    self.api.audit.refused(
-                        visit.who or self._stranger(request), operation.name, _result(problem.status)
-                    )
+                    self._audit(visit.who, request, operation.name, problem)
                 return problem.response()
             return given if isinstance(given, Response) else answer(given)
 
@@ -128,8 +122,7 @@ class House:
                 who = self.door.session(request) or await self._known(request)
             self._check(request, who)
         except Problem as problem:
-            result = _result(problem.status)
-            self.api.audit.refused(who or self._stranger(request), self._target(request.method, path), result)
+            self._audit(who, request, self._target(request.method, path), problem)
             raise
         return who
 
@@ -142,10 +135,12 @@ class House:
         if _ambiguous(request.scope):
             raise Problem(404, NO_PATH)
 
-    def _stranger(self, request: Request) -> str:
-        """A name that tells strangers apart and says nothing about them."""
+    def _audit(self, who: str, request: Request, target: str, problem: Problem) -> None:
+        """Write a refusal down; a stranger's name tells strangers apart and says nothing about them."""
+        result = f"{problem.status} {HTTPStatus(problem.status).phrase}"
         address = address_of(request.scope.get("client"))
-        return f"unknown {self.api.dedup.digest(address.encode()).hex()[:8]}"
+        name = who or f"unknown {self.api.dedup.digest(address.encode()).hex()[:8]}"
+        self.api.audit.refused(name, target, result, is_stranger=not who)
 
     def _is_open(self, method: str, path: str) -> bool:
         if path == _LIVE:

@@ -27,7 +27,7 @@ _LOOKS: Final = 100
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Who did what to which target, and with what result; `times` counts repeats within a minute."""
+    """Who did what to which target, and with what result; `times` counts repeats in one minute."""
 
     at: float
     who: str

@@ -7,7 +7,7 @@ are lost, and counted. No value of a URL, no body, no address, no credential is 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .sql import SqlLedger
 
 __all__ = ["Execution", "Ledger", "LedgerError", "Place", "RowRefusedError", "SchemaError", "open_ledger"]
+
+
+REFUSED: Final = "refused"
+"""What a line of the audit log says was done where somebody was refused; all other lines are changes."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
