@@ -168,6 +168,15 @@ class Stuck:
     async def aclose(self) -> None: ...
 
 
+async def ended(table: Table) -> bool:
+    """End it, let its ledger take what waits, and say whether its thread is gone."""
+    thread = table.end()
+    table._ledger.go.set()  # type: ignore[attr-defined] # it is one of the above
+    assert thread is not None
+    await asyncio.to_thread(thread.join, 30)
+    return not thread.is_alive()
+
+
 async def test_a_stuck_ledger_holds_up_nobody_and_what_it_does_not_take_is_counted(clock: FakeClock) -> None:
     ledger = Stuck()
     table = Table(ledger)
@@ -177,12 +186,28 @@ async def test_a_stuck_ledger_holds_up_nobody_and_what_it_does_not_take_is_count
     dropped = table.dropped
     ledger.go.set()
     await eventually(lambda: len(ledger.rows) + dropped == MAX_WAITING + 500)
-    thread = table.end()
-    assert thread is not None
-    await asyncio.to_thread(thread.join, 30)
-    assert not thread.is_alive()
+    assert await ended(table)
     assert dropped >= 499
     assert table.end() is None
+
+
+async def test_a_flood_of_refusals_keeps_no_change_out_of_the_table(clock: FakeClock) -> None:
+    ledger = Stuck()
+    table = Table(ledger)
+    audit = Audit(clock, table)
+    for number in range(MAX_WAITING + 100):
+        audit.refused(f"caller {number}", "stats", "429 Too Many Requests")
+    audit.changed("token", "switch off", "all", "done")
+    assert await ended(table)
+    assert [row["what"] for row in ledger.rows[-2:]] == ["refused", "switch off"]
+    assert len(ledger.rows) + table.dropped == MAX_WAITING + 101
+
+
+async def test_a_table_that_is_full_is_ended_all_the_same() -> None:
+    table = Table(Stuck())
+    for number in range(MAX_WAITING + 2):
+        table.add(Entry(1.0, "code", "invalidate", f"tags {number}", "0 dropped"))
+    assert await ended(table)
 
 
 async def test_a_repeat_is_a_row_with_its_number(clock: FakeClock) -> None:

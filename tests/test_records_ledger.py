@@ -356,6 +356,26 @@ async def test_what_is_too_much_goes_the_oldest_first(ledger_url: str) -> None:
     await ledger.aclose()
 
 
+async def test_refusals_push_no_change_out_of_the_audit_log(ledger_url: str) -> None:
+    ledger = open_ledger(f"{ledger_url}{'&' if '?' in ledger_url else '?'}max_rows=3")
+    lines = ["switch off", "switch on", *["refused"] * 10]
+    for number, what in enumerate(lines):
+        await ledger.note(at=NOW + number, who="me", what=what, target="all", result=str(number))
+
+    while await ledger.trim(NOW + 100):
+        pass
+
+    left = [(line.what, line.result) for line in (await analytics.audits(ledger)).items]
+    assert left == [
+        ("refused", "11"),
+        ("refused", "10"),
+        ("refused", "9"),
+        ("switch on", "1"),
+        ("switch off", "0"),
+    ]
+    await ledger.aclose()
+
+
 # -- how it is read ----------------------------------------------------------------------------------------------------
 
 

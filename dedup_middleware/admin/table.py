@@ -1,13 +1,13 @@
 """The audit log's table: written behind, in a thread of its own, where the ledger has one.
 
 Law: whoever causes an entry waits for nothing; what a failing ledger does not take is counted, and is in the log.
+Refusals leave room for changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import importlib
 import os
 import queue
@@ -18,9 +18,12 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from ..forking import after_fork
+from ..records import REFUSED
 from ..telemetry import parts_log
 
-MAX_WAITING: Final = 1000
+MAX_WAITING: Final = 2000
+MAX_REFUSALS: Final = 1000
+"""So many wait when no refusal may join them any more: the rest is for changes."""
 _CLOSING: Final = 3.0
 _PATIENCE: Final = 10.0
 _LOOKS: Final = 100
@@ -68,10 +71,10 @@ class Table:
             return
         if self._process != os.getpid():  # the first entry, or the first of a forked process
             self._start()
-        try:
-            self._waiting.put_nowait(entry)
-        except queue.Full:
+        if self._waiting.qsize() >= (MAX_REFUSALS if entry.what == REFUSED else MAX_WAITING):
             self.dropped += 1
+        else:
+            self._waiting.put(entry)
 
     async def page(self, offset: int, limit: int) -> tuple[int, list[Entry]] | None:
         """How many entries there are, and some of them, the latest first; None where the ledger does not say."""
@@ -96,15 +99,14 @@ class Table:
         if self._process != os.getpid():
             return None
         self._process = 0
-        with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(None)
+        self._waiting.put(None)
         return self._thread
 
     def _start(self) -> None:
         with self._lock:
             if self._process == os.getpid():
                 return
-            self._waiting: queue.Queue[Entry | None] = queue.Queue(MAX_WAITING)
+            self._waiting: queue.Queue[Entry | None] = queue.Queue()  # `add` bounds it; the end always fits
             self._thread = threading.Thread(
                 target=self._run, args=(self._waiting,), name="dedup-audit", daemon=True
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
-from . import RowRefusedError, schema
+from . import REFUSED, RowRefusedError, schema
 from .adding import Adding, AtOnce, InTurn
 from .engines import engines_for
 from .migrating import creates, migrate, standing, version
@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIM_ROWS: Final = 2000
-_AGES: Final[tuple[tuple[Table, Any], ...]] = (
+_PARTS: Final[tuple[tuple[Any, ...], ...]] = (
     (schema.executions, schema.executions.c.updated_at),
     (schema.minutes, schema.minutes.c.minute),
     (schema.reasons, schema.reasons.c.minute),
     (schema.latencies, schema.latencies.c.minute),
     (schema.memory, schema.memory.c.minute),
-    (schema.audit, schema.audit.c.at),
+    (schema.audit, schema.audit.c.at, schema.audit.c.what == REFUSED),
+    (schema.audit, schema.audit.c.at, schema.audit.c.what != REFUSED),
     (schema.writers, schema.writers.c.at),
 )
+"""What is bounded for itself: a table, the age of its rows, and which rows, if not all. Strangers cause refusals."""
 
 
 class SqlLedger:
@@ -126,20 +128,20 @@ class SqlLedger:
     async def trim(self, now: float) -> int:
         """Drop some of what is too old or too much, in short transactions; how many rows went."""
         gone = 0
-        for table, age in _AGES:
-            gone += await self._trim(table, age, now - self.place.max_age)
+        for table, age, *which in _PARTS:
+            gone += await self._trim(table, age, which, now - self.place.max_age)
         return gone
 
-    async def _trim(self, table: Table, age: Any, oldest: float) -> int:
+    async def _trim(self, table: Table, age: Any, which: list[Any], oldest: float) -> int:
         key = list(table.primary_key)
 
         def look(connection: Connection) -> list[Row[Any]]:
-            number = connection.execute(select(func.count()).select_from(table)).scalar_one()
-            old = select(*key).where(age < oldest).order_by(age).limit(_TRIM_ROWS)
+            number = connection.execute(select(func.count()).select_from(table).where(*which)).scalar_one()
+            old = select(*key).where(age < oldest, *which).order_by(age).limit(_TRIM_ROWS)
             found = list(connection.execute(old))
             surplus = min(_TRIM_ROWS, number - len(found) - self.place.max_rows)
             if surplus > 0 and len(found) < _TRIM_ROWS:
-                kept = select(*key).where(age >= oldest).order_by(age).limit(surplus)
+                kept = select(*key).where(age >= oldest, *which).order_by(age).limit(surplus)
                 found += connection.execute(kept)
             return found
 
