@@ -8,7 +8,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any
@@ -27,7 +27,7 @@ from dedup_middleware.events import ResponseInvalidated
 
 from .admin_kit import BEARER, RULES, TOKEN, House, logged
 from .dashboard_kit import serving
-from .kit import Call, FakeClock, eventually, make_scope
+from .kit import Call, FakeClock, eventually, make_scope, until
 
 pytestmark = pytest.mark.slow
 
@@ -693,6 +693,58 @@ async def test_guesses_at_the_sign_in_are_counted_too(house: House) -> None:
         ("refused", "signIn", "401 Unauthorized", 10),
         ("refused", "signIn", "429 Too Many Requests", 5),
     ]
+
+
+class Held:
+    """What many wait for at once."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._go = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.waiting += 1
+        await self._go.wait()
+
+    async def statuses(self, *requests: Coroutine[Any, Any, httpx.Response]) -> list[int]:
+        """Let all of them come this far before one goes on."""
+        tasks = [asyncio.create_task(one) for one in requests]
+        await until(lambda: self.waiting == len(tasks))
+        self._go.set()
+        return [(await one).status_code for one in tasks]
+
+
+async def test_guesses_at_the_sign_in_that_come_at_once_are_counted_too(house: House) -> None:
+    held = Held()
+
+    async def body(token: str) -> AsyncIterator[bytes]:
+        await held.wait()
+        yield json.dumps({"token": token}).encode()
+
+    async with house.client("203.0.113.1", headers={"content-type": "application/json"}) as guesser:
+        tokens = [*(f"guess {number}" for number in range(30)), TOKEN]
+        statuses = await held.statuses(*(guesser.post("api/session", content=body(one)) for one in tokens))
+    assert statuses == [401] * 10 + [429] * 21
+    assert await house.audited() == [
+        ("refused", "signIn", "401 Unauthorized", 10),
+        ("refused", "signIn", "429 Too Many Requests", 21),
+    ]
+
+
+async def test_guesses_that_a_function_is_asked_about_at_once_are_counted_too() -> None:
+    held = Held()
+
+    async def allow(request: Any) -> str | None:
+        await held.wait()
+        return "owner" if request.headers["authorization"] == "right" else None
+
+    house = House(allow=allow)
+    async with house.client("203.0.113.1") as guesser:
+        words = [*["wrong"] * 30, "right"]
+        statuses = await held.statuses(
+            *(guesser.get("api/stats", headers={"authorization": one}) for one in words)
+        )
+    assert statuses == [403] * 10 + [429] * 21
 
 
 async def test_even_the_owner_asks_so_often_and_no_more() -> None:

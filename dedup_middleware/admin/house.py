@@ -1,6 +1,7 @@
 """The house: who asks is found out first, then what.
 
-Law: whoever is not allowed learns nothing, not even what exists; each refusal is counted and audited.
+Law: whoever is not allowed learns nothing, not even what exists; each refusal is counted and audited. Between the
+look at what was counted and the answer nobody waits, so that guesses that come at once are counted like any others.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ VISIT: Final = "dedup_admin_visit"
 _READING: Final = ("GET", "HEAD")
 _LIVE: Final = "/api/health/live"
 _SESSION: Final = "/api/session"
+_SIGN_IN: Final = "signIn"
 
 
 def path_below(scope: Scope) -> str:
@@ -78,13 +80,15 @@ class House:
                 if not visit.who and not operation.is_open:  # whatever the gate made of the path
                     raise refusal(self.door)
                 asked = await asked_for(operation, request)
-                if operation.changes and not operation.is_open:
+                if operation.name == _SIGN_IN:  # while its body came, others from there may have guessed
+                    self._hear(request, "failures")
+                elif operation.changes:
                     self._count_change(visit.who)
                 given = operation.run(visit, asked)
                 if inspect.isawaitable(given):
                     given = await given
             except Problem as problem:
-                if operation.name == "signIn" and problem.status == 401:
+                if operation.name == _SIGN_IN and problem.status == 401:
                     self.limiter.hit("failures", address_of(request.scope.get("client")))
                 if operation.changes:
                     self._audit(visit.who, request, operation.name, problem)
@@ -152,21 +156,26 @@ class House:
     def _admit_stranger(self, request: Request, path: str) -> None:
         if path == _LIVE:  # who restarts what does not answer must always hear that it does
             return
-        address = address_of(request.scope.get("client"))
-        kind = "failures" if request.method == "POST" else "strangers"
-        wait = self.limiter.blocked(kind, address) if kind == "failures" else self.limiter.hit(kind, address)
-        if wait:
+        if request.method == "POST":
+            self._hear(request, "failures")
+        elif wait := self.limiter.hit("strangers", address_of(request.scope.get("client"))):
             raise too_many(wait)
 
-    async def _known(self, request: Request) -> str:
-        """Who it is; refusals are counted, and past a bound nothing is looked at any more."""
+    def _hear(self, request: Request, *kinds: str) -> None:
+        """Past a bound nothing of an address is looked at any more."""
         address = address_of(request.scope.get("client"))
-        for kind in ("failures", "strangers"):
+        for kind in kinds:
             if wait := self.limiter.blocked(kind, address):
                 raise too_many(wait)
+
+    async def _known(self, request: Request) -> str:
+        """Who it is; refusals are counted."""
+        self._hear(request, "failures", "strangers")
         who = await self.door.who(request)
+        self._hear(request, "failures", "strangers")  # others may have guessed while a function was asked
         if who is None:
-            self.limiter.hit("failures" if "authorization" in request.headers else "strangers", address)
+            kind = "failures" if "authorization" in request.headers else "strangers"
+            self.limiter.hit(kind, address_of(request.scope.get("client")))
             raise refusal(self.door)
         return who
 
