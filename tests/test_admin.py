@@ -24,7 +24,7 @@ from dedup_middleware.admin.recorder import MAX_BARS, Recorder
 from dedup_middleware.events import AlertRaised, ExecutionCollapsed, ExecutionCompleted, ResponseInvalidated
 
 from .admin_kit import BEARER, RULES, TOKEN, House, Stream, logged
-from .kit import FakeClock, GatedApp, all_of, call, eventually, get, settle
+from .kit import FakeClock, GatedApp, all_of, call, eventually, get, settle, until
 
 pytestmark = pytest.mark.slow
 
@@ -504,6 +504,20 @@ async def test_so_many_streams_and_no_more(quick: None, monkeypatch: pytest.Monk
 
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert again.status == 200
+
+
+async def test_streams_that_are_opened_at_once_are_bounded_too(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MAX_STREAMS", 2)
+    house = House()
+    streams = [Stream(house.app, BEARER) for _ in range(5)]
+    await until(lambda: all(one.status for one in streams))
+    for one in streams:
+        await one.leave()
+
+    assert [one.status for one in streams] == [200, 200, 503, 503, 503]
+    assert house.inside.streams.open == 0
 
 
 async def test_a_stream_ends_when_the_server_does(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

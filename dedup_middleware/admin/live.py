@@ -18,6 +18,8 @@ from .shapes import Overview
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from starlette.types import Receive, Scope, Send
+
     from ..stats import Stats
     from .api import Api
 
@@ -51,44 +53,30 @@ class Streams:
         self._clock = clock
         self.open = 0
 
-    def response(self, allowed: Callable[[], Awaitable[bool]], last: str | None) -> StreamingResponse:
-        """A stream for a client that is asked about at each tick; `last` is what it read last, if it comes again.
-
-        Raises:
-            Problem: where there are too many.
-        """
-        if self.open >= MAX_STREAMS:
-            raise Problem(503, "Too many streams are open.", {"retry-after": "5"})
+    def response(self, allowed: Callable[[], Awaitable[bool]], last: str | None) -> Stream:
+        """A stream for a client that is asked about at each tick; `last` is what it read last, if it comes again."""
         recorder = self._api.recorder
         known = last is not None and last.isascii() and last.isdigit() and len(last) <= 15
         read = min(int(last or 0), recorder.number) if known else recorder.number
-        return StreamingResponse(
-            self._events(allowed, read),
-            headers={"x-accel-buffering": "no"},
-            media_type="text/event-stream",
-        )
+        return Stream(self, self._events(allowed, read))
 
     async def _events(self, allowed: Callable[[], Awaitable[bool]], read: int) -> AsyncIterator[bytes]:
-        self.open += 1
-        try:
-            started = self._clock()
-            before, at = self._api.dedup.stats(), started
-            yield b"retry: 1000\n\n" + self._tick(before, before, 1.0)
-            while self._clock() - started < LIFE:
-                await asyncio.sleep(_LOOK)
-                for told in self._api.recorder.since(read):
-                    read = told.number
-                    yield _message(told.kind, told.data, told.number)
-                passed = self._clock() - at
-                if passed < _TICK:
-                    continue
-                if not await allowed() or _server_ends():
-                    return
-                now, at = self._api.dedup.stats(), at + passed
-                yield self._tick(now, before, passed)
-                before = now
-        finally:
-            self.open -= 1
+        started = self._clock()
+        before, at = self._api.dedup.stats(), started
+        yield b"retry: 1000\n\n" + self._tick(before, before, 1.0)
+        while self._clock() - started < LIFE:
+            await asyncio.sleep(_LOOK)
+            for told in self._api.recorder.since(read):
+                read = told.number
+                yield _message(told.kind, told.data, told.number)
+            passed = self._clock() - at
+            if passed < _TICK:
+                continue
+            if not await allowed() or _server_ends():
+                return
+            now, at = self._api.dedup.stats(), at + passed
+            yield self._tick(now, before, passed)
+            before = now
 
     def _tick(self, now: Stats, before: Stats, seconds: float) -> bytes:
         told = self._api.overview()
@@ -103,6 +91,26 @@ class Streams:
         )
         tick = Tick(told.enabled, told.stats, told.store, told.process, told.jaeger, rates)
         return _message("tick", msgspec.json.encode(tick))
+
+
+class Stream(StreamingResponse):
+    """One of all streams from before its first byte until it is over; 503 where there are too many."""
+
+    def __init__(self, streams: Streams, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, headers={"x-accel-buffering": "no"}, media_type="text/event-stream")
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if self._streams.open >= MAX_STREAMS:
+            refused = Problem(503, "Too many streams are open.", {"retry-after": "5"}).response()
+            await refused(scope, receive, send)
+            return
+        self._streams.open += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._streams.open -= 1
 
 
 def _message(kind: str, data: bytes, number: int | None = None) -> bytes:
