@@ -21,6 +21,8 @@ OWN_HOLD: Final = 1.0
 """Seconds for which each reader may hold it up beyond that, until it has caught up: whoever is quick has its turn."""
 TURN: Final = 0.1
 """Seconds of them at a time."""
+TICK: Final = 0.001
+"""Seconds that are none: what rounding leaves of a wait, a clock need not see pass."""
 
 
 MAX_CHUNKS: Final = 65_536
@@ -239,7 +241,8 @@ class Body(Unseen, msgspec.Struct, eq=False):
         slowest = self._slowest()
         stalls_since = max(slowest.moved_at, self._added_at[0])
         turn = min(TURN, OWN_HOLD - slowest.held_for)
-        return max(0.0, turn, min(MAX_HOLD - self._held_for, stalls_since + STALL - now))
+        left = max(turn, min(MAX_HOLD - self._held_for, stalls_since + STALL - now))
+        return left if left > TICK else 0.0
 
     def _cut_slowest(self) -> None:
         if len(self.readers) > 1 and self._patience(self.clock()) <= 0:

@@ -99,6 +99,11 @@ def test_a_mutant_is_gone_when_its_time_is_over() -> None:
     assert not judged_caching(0)
 
 
+@pytest.mark.parametrize("seed", [44368, 68371, 69126, 80321, 403153])
+def test_what_broke_a_law_once_holds(seed: int) -> None:
+    assert not breaches(World(seed).run())
+
+
 @pytest.mark.parametrize("kind", [World, CachedWorld])
 def test_one_seed_tells_one_story(kind: type[World]) -> None:
     assert [kind(seed).run().story for seed in range(20)] == [kind(seed).run().story for seed in range(20)]
