@@ -1,6 +1,7 @@
 """`@dedup.cached(...)`: a function that is shared wherever it is called.
 
-Law: the key is the decoration and the arguments, all of them; tags are filled from the arguments by name.
+Law: the key is the decoration and the arguments, all of them, and the function runs on what its key was made of; tags
+are filled from the arguments by name.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def cached(
     calls: Calls, *, ttl: float | str, tags: Iterable[str], max_wait: float
 ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
     """See `Dedup.cached`."""
-    checked(ttl, tags, max_wait)
-    templates = tuple(tags)
+    templates, rule = checked(ttl, tags, max_wait)
 
     def decorate(fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        if inspect.isasyncgenfunction(fn):
+            raise ConfigurationError("cached", fn, "a function whose value can be awaited, not a generator")
         signature = inspect.signature(fn)
         for tag in templates:
             _check_tag(tag, signature.parameters)
@@ -39,19 +41,29 @@ def cached(
         async def shared(*args: Any, **kwargs: Any) -> T:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            return await calls.call(
-                ["cached", number, arguments],
-                functools.partial(fn, *args, **kwargs),
-                ttl=ttl,
-                tags=[tag.format_map(arguments) for tag in templates],
-                max_wait=max_wait,
-                label=name_of(fn),
+            digest = calls.digest(("cached", number), bound.arguments)
+            bound.arguments = _copied(bound.arguments)
+            return await calls.run(
+                digest,
+                functools.partial(fn, *bound.args, **bound.kwargs),
+                rule,
+                [tag.format_map(bound.arguments) for tag in templates],
+                name_of(fn),
             )
 
         return shared
 
     return decorate
+
+
+def _copied(value: Any) -> Any:
+    """Plain data as it is now: the function runs later, and its caller may have changed a list by then."""
+    kind = type(value)
+    if kind is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    if kind in (list, tuple):
+        return kind(map(_copied, value))
+    return value
 
 
 def _check_tag(tag: str, parameters: Iterable[str]) -> None:

@@ -1,18 +1,19 @@
 """Functions inside the app, run once for all who ask for the same thing: the same flights and store as for requests.
 
-Law: a key is plain data, settings are checked as a rule's are, and what functions are called in metrics is bounded.
+Law: a key is plain data that reaches no decorated function's values, settings are checked as a rule's are, and what
+functions are called in metrics is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from .call import Call, Engine
 from .core import canonical
-from .core.checks import duration
+from .core.checks import duration, texts
 from .core.errors import ConfigurationError
 from .core.rules import Rule
 
@@ -40,20 +41,32 @@ class Calls:
         ttl: float | str,
         tags: Iterable[str],
         max_wait: float,
-        label: str | None = None,
     ) -> T:
         """See `Dedup.call`."""
-        dedup = self._dedup
-        dedup.in_use()
-        rule = checked(ttl, tags, max_wait)
+        names, rule = checked(ttl, tags, max_wait)
+        return await self.run(self.digest(("call",), key), fn, rule, names, name_of(fn))
+
+    def digest(self, space: tuple[str | int, ...], key: object) -> bytes:
+        """The digest of a key in its space: keys that callers choose are one, those of each decorated function another.
+
+        Raises:
+            TypeError: for a key that is not plain data.
+        """
         try:
-            names = tuple(dict.fromkeys(f"tag:{tag}" for tag in tags))
-            digest = dedup.digest(canonical.encode(["call", canonical.plain(key)]))
+            return self._dedup.digest(canonical.encode([*space, canonical.plain(key)]))
         except (TypeError, ValueError, OverflowError):
             raise TypeError(
                 f"the key of a call is plain data, not what this {type(key).__name__} holds"
             ) from None
-        one = Call(dedup, digest, fn, rule, names, self._label(label or name_of(fn)))
+
+    async def run(
+        self, digest: bytes, fn: Callable[[], Awaitable[T]], rule: Rule, tags: Iterable[str], label: str
+    ) -> T:
+        """The function's value under this digest, shared as the rule says."""
+        dedup = self._dedup
+        dedup.in_use()
+        names = tuple(dict.fromkeys(f"tag:{tag}" for tag in tags))
+        one = Call(dedup, digest, fn, rule, names, self._label(label))
         if not dedup.enabled:
             return cast("T", await one.alone("disabled"))
         try:
@@ -71,19 +84,20 @@ class Calls:
         return name
 
 
-def checked(ttl: object, tags: object, max_wait: object) -> Rule:
-    """What a call asks for, as a rule; its fields are refused with a rule's sentences.
+def checked(ttl: object, tags: object, max_wait: object) -> tuple[tuple[str, ...], Rule]:
+    """What a call asks for, its tags and the rest as a rule; its fields are refused with a rule's sentences.
 
     Raises:
         ConfigurationError: for what a rule could not have.
     """
-    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
-        raise ConfigurationError("call.tags", tags, "a list of texts")
+    if isinstance(tags, Iterable) and not isinstance(tags, (str, bytes, Mapping)):
+        tags = tuple(tags)
+    names = texts("call.tags", tags)
     try:
         try:
-            return _rule(ttl, max_wait)
+            return names, _rule(ttl, max_wait)
         except TypeError:  # unhashable, so that it is wrong in any case
-            return Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
+            return names, Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
     except ConfigurationError as error:
         place = error.place.replace("Rule.", "call.")
         raise ConfigurationError(place, error.value, error.allowed) from None

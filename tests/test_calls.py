@@ -6,6 +6,7 @@ import asyncio
 import functools
 import random
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import httpx
@@ -226,6 +227,7 @@ async def test_a_key_that_is_not_plain_data_is_refused_and_nothing_runs(
         ({"max_wait": 0}, "max_wait"),
         ({"tags": "git"}, "tags"),
         ({"tags": 5}, "tags"),
+        ({"tags": {"git": 1}}, "tags"),
     ],
 )
 async def test_a_wrong_setting_is_refused_with_the_place_the_value_and_what_is_allowed(
@@ -242,6 +244,28 @@ async def test_a_wrong_setting_is_refused_with_the_place_the_value_and_what_is_a
     assert str(called.value) == str(decorated.value)
     assert str(called.value).startswith(f"call.{place}: {value!r} is not allowed here; allowed: ")
     assert work.runs == 0
+
+
+@pytest.mark.parametrize("tag", [1, None, "", b"git"])
+async def test_a_tag_that_is_no_text_is_refused(tag: Any, make_dedup: MakeDedup) -> None:
+    dedup, work = make_dedup(), Work(opened=True)
+
+    with pytest.raises(ConfigurationError) as called:
+        await dedup.call("k", work, tags=["git", tag])
+    with pytest.raises(ConfigurationError) as decorated:
+        dedup.cached(tags=["git", tag])
+
+    sentence = f"call.tags: {tag!r} is not allowed here; allowed: a list of texts"
+    assert [str(called.value), str(decorated.value)] == [sentence] * 2
+    assert work.runs == 0
+
+
+async def test_tags_may_come_from_a_generator(make_dedup: MakeDedup) -> None:
+    dedup, work = make_dedup(), Work(opened=True)
+
+    await dedup.call("k", work, ttl=60, tags=(f"git:{repo}" for repo in "ab"))
+
+    assert await dedup.invalidate("git:b") == 1
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
@@ -620,6 +644,61 @@ async def test_two_functions_with_the_same_arguments_never_share(make_dedup: Mak
         return f"two {a}"
 
     assert [await one(1), await two(1), await one(1)] == ["one 1", "two 1", "one 1"]
+
+
+async def test_no_key_of_a_call_reaches_the_value_of_a_decorated_function(
+    make_dedup: MakeDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A key may be what a client sent, such as a JSON body.
+    monkeypatch.setattr("dedup_middleware.cached._decorated", count(7))
+    dedup = make_dedup()
+
+    @dedup.cached(ttl=60)
+    async def secret_of(user: str) -> str:
+        return f"secret of {user}"
+
+    async def public() -> str:
+        return "public"
+
+    assert await secret_of("alice") == "secret of alice"
+    arguments = {"user": "alice"}
+    for key in (["cached", 7, arguments], ["cached", 7, ["dict", arguments]], [7, arguments], arguments):
+        assert await dedup.call(key, public, ttl=60) == "public"
+
+
+@pytest.mark.parametrize("how", ["by position", "by name", "deep inside"])
+async def test_a_decorated_function_runs_on_the_arguments_that_its_key_was_made_of(
+    how: str, make_dedup: MakeDedup
+) -> None:
+    # It runs a turn of the loop later than its caller asked.
+    dedup = make_dedup()
+
+    @dedup.cached(ttl=60)
+    async def text(value: Any) -> str:
+        return repr(value)
+
+    def asked(inner: list[int]) -> Any:
+        value = {"a": (inner,)} if how == "deep inside" else inner
+        return text(value=value) if how == "by name" else text(value)
+
+    numbers = [1]
+    first = asyncio.ensure_future(asked(numbers))
+    await asyncio.sleep(0)
+    numbers.append(100)
+
+    assert "100" not in await first
+    assert await asked([1]) is await first
+    assert "100" in await asked(numbers)
+
+
+async def test_an_async_generator_is_refused_when_it_is_decorated(make_dedup: MakeDedup) -> None:
+    dedup = make_dedup()
+
+    async def rows() -> Any:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match=r"^cached: .*can be awaited"):
+        dedup.cached(ttl=60)(rows)
 
 
 async def test_two_functions_of_one_name_in_one_place_never_share(make_dedup: MakeDedup) -> None:
