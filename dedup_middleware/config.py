@@ -58,10 +58,6 @@ def checked_rules(rules: object) -> tuple[Rule, ...]:
     for index, rule in enumerate(checked):
         if not isinstance(rule, Rule):
             raise ConfigurationError(f"Dedup.rules[{index}]", rule, "a Rule")
-    names = [rule.name for rule in checked if rule.name is not None]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError("Rule.name", name, "a name that no other rule has")
     return checked
 
 

@@ -14,6 +14,7 @@ from . import config
 from .alerts import Alert, Watch, checked_alerts
 from .cached import cached
 from .calls import Calls
+from .core.decide import check_names
 from .core.errors import ConfigurationError
 from .core.explain import Explanation, explain
 from .core.fingerprint import Hasher
@@ -63,9 +64,11 @@ class Dedup(Engine):
 
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
+        given, rest = config.checked_rules(rules), config.checked_default(default)
+        check_names(given, rest)
         super().__init__(
-            config.checked_rules(rules),
-            config.checked_default(default),
+            given,
+            rest,
             Hasher(config.secret_bytes(secret)),
             config.memory_bytes(store),
             clock,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import structs
 
 from .call import PARTITION
-from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous
+from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_names
 from .core.errors import ConfigurationError
 from .core.memo import Memo
 from .core.rules import Rule
@@ -57,8 +57,14 @@ class Ruling:
         return {place: rule for place, rule in marked.items() if place not in self._marked}
 
     def add(self, marked: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
-        """Put rules into force that marks ask for, after those that were given; all that are switched off are on."""
-        self._marked.update(marked)
+        """Put rules into force that marks ask for, after those that were given; all that are switched off are on.
+
+        Raises:
+            ConfigurationError: for a name that another rule has.
+        """
+        together = {**self._marked, **marked}
+        check_names(self._given, self.default, together.values())
+        self._marked = together
         self._apply()
 
     def _apply(self) -> None:

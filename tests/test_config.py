@@ -303,6 +303,11 @@ def test_a_secret_is_never_shown(toml: Callable[[str], Path]) -> None:
         ({"rules": Rule("/x")}, ["rules", "Rule(", "list of rules"]),
         ({"rules": [Rule("/x"), {"path": "/y"}]}, ["rules[1]", "/y", "a Rule"]),
         ({"rules": [Rule("/x", name="a"), Rule("/y", name="a")]}, ["name", "'a'"]),
+        ({"rules": [Rule("/x"), Rule("/y", name="/x")]}, ["name", "'/x'", "no other rule"]),
+        ({"rules": [Rule("/y", name="/x"), Rule("/x")]}, ["name", "'/x'", "no other rule"]),
+        ({"rules": [Rule("/x", name="default")]}, ["name", "'default'", "no other rule"]),
+        ({"rules": [Rule("/x", name="a")], "default": Rule(name="a")}, ["name", "'a'", "no other rule"]),
+        ({"rules": [Rule("/x")], "default": Rule(name="/x")}, ["name", "'/x'", "no other rule"]),
         ({"default": 300}, ["default", "300", "a Rule"]),
         ({"default": Rule("/x")}, ["default.path", "/x"]),
         ({"default": Rule(methods=["GET", "POST"], collapse=False)}, ["default.methods", "POST"]),
@@ -327,6 +332,12 @@ def test_a_wrong_keyword_of_the_middleware_is_one_sentence_with_the_place_and_wh
 
     assert "\n" not in sentence
     assert all(word in sentence for word in [*said, "allowed: "]), sentence
+
+
+def test_rules_without_names_may_have_one_path_and_a_name_that_is_nobody_elses_path() -> None:
+    rules = [Rule("/x", ttl=5), Rule("/x", invalidates=["a"]), Rule("/y", name="/z"), Rule("/w", name="/w")]
+
+    assert Dedup(rules, default=Rule(name="rest")).rules == tuple(rules)
 
 
 @pytest.mark.parametrize("beside", [{"store": "memory://"}, {"config": "x.toml"}, {"enabled": True}])

@@ -247,6 +247,19 @@ async def test_rules_stand_before_marks_and_the_default_after_them() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["rule", "/given", "default", "/y", "mark"])
+async def test_a_mark_that_is_called_like_another_rule_is_refused(name: str) -> None:
+    routes = [
+        Route("/x", deduplicate(name=name)(Runs().endpoint())),
+        Route("/y", deduplicate()(Runs().endpoint())),
+        Route("/w", deduplicate(name="mark", ttl=5)(Runs().endpoint())),
+    ]
+    wrapped = DedupMiddleware(Starlette(routes=routes), rules=[Rule("/given"), Rule("/z", name="rule")])
+
+    with pytest.raises(ConfigurationError, match=f"^Rule.name: '{name}' .*no other rule has"):
+        await get(wrapped, "/x")
+
+
 async def test_marks_read_late_never_serve_what_another_rule_stored() -> None:
     # The default's place in the list of rules moves when a second app brings its marks.
     dedup = Dedup(default=Rule(ttl=60))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .errors import ConfigurationError
 from .fingerprint import REMEMBERED, Fingerprinter, Hasher
 from .http import SAFE_METHODS, Scope
 from .memo import Memo
@@ -157,6 +158,37 @@ class RuleBook:
             heeds=rule.stores and rule.honor_request_directives,
             place=place,
         )
+
+
+def check_names(rules: Iterable[Rule], default: Rule, marked: Iterable[Rule] = ()) -> None:
+    """Refuse a name that calls two rules: whoever switches one off would switch off both.
+
+    Rules without names may have one path, and the rules of one mark have its name.
+
+    Raises:
+        ConfigurationError: for a name that another rule has, or is called by because it has none.
+    """
+    marks = tuple(marked)
+    called = {default.name or "default": default}
+    for rule in (*rules, *marks):
+        other = called.get(rule.label)
+        if other is None:
+            called[rule.label] = rule
+        elif (rule.name or other.name) and not _are_one_mark(rule, other, marks):
+            raise ConfigurationError(
+                "Rule.name",
+                rule.label,
+                'a name that no other rule has (without one, a rule is called by its path, the default "default")',
+            )
+
+
+def _are_one_mark(rule: Rule, other: Rule, marks: Sequence[Rule]) -> bool:
+    """Whether both were asked for by marks, and differ in nothing but what their routes say."""
+    return any(one is other for one in marks) and all(
+        getattr(rule, field) == getattr(other, field)
+        for field in rule.__struct_fields__
+        if field not in ("path", "methods")
+    )
 
 
 def ambiguous(path: str, raw_path: bytes | None) -> bool:
