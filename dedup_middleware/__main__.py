@@ -119,9 +119,15 @@ def _version(distribution: str) -> str | None:
 
 
 def _check(file: Path) -> int:
+    """A ledger is not opened: whoever checks a configuration is not always who may make its file."""
     package = importlib.import_module("dedup_middleware")
+    config = importlib.import_module("dedup_middleware.config")
+    opening = importlib.import_module("dedup_middleware.records.opening")
     try:
-        dedup = package.Dedup.from_toml(file)
+        settings = config.load(file)
+        if "records" in settings:
+            settings["records"] = opening.unopened(settings["records"], settings.get("secret"))
+        dedup = package.Dedup(**settings)
     except (package.ConfigurationError, OSError, UnicodeDecodeError) as error:
         print(_sentence(file, error), file=sys.stderr)
         return 1

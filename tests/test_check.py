@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dedup_middleware.__main__ import main
+from dedup_middleware.records import engines
 
 RIGHT = """
 [[rule]]
@@ -70,3 +71,43 @@ def test_a_configuration_that_is_not_there_is_one_sentence(capsys: pytest.Captur
 
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("no-such-file.toml: ")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{folder}/records.db", "postgresql://user:password@database.test/records"]
+)
+def test_a_ledger_is_neither_made_nor_asked(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    for kind in (engines._Sqlite, engines._Postgres):
+        monkeypatch.setattr(kind, "do", lambda *_, **__: asked.append(url))
+    file = tmp_path / "dedup.toml"
+    file.write_text(f'secret = "s3cret"\nrecords = "{url.format(folder=tmp_path)}"\n', encoding="utf-8")
+
+    assert main(["check", str(file)]) == 0
+
+    assert "is right" in capsys.readouterr().out
+    assert [one.name for one in tmp_path.iterdir()] == ["dedup.toml"]
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("records = 'mysql:///x'\nsecret = 'x'", ("mysql:///x", "sqlite:///FILE")),
+        ("records = 'sqlite:///records.db'", ("sqlite:///records.db", "DEDUP_SECRET")),
+        ("records = 5\nsecret = 'x'", ("5", "sqlite:///FILE")),
+        ("records_detail = ['tags']", ("records_detail", "beside records")),
+    ],
+)
+def test_what_names_no_ledger_is_refused_all_the_same(
+    settings: str, said: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dedup.toml"
+    file.write_text(settings, encoding="utf-8")
+
+    assert main(["check", str(file)]) == 1
+
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert all(word in sentence for word in said), sentence

@@ -35,6 +35,20 @@ def ledger_of(records: object, secret: object) -> Ledger:
     Raises:
         ConfigurationError: for what names none, without a secret, and where the tables are not those of this version.
     """
+    ledger = unopened(records, secret)
+    if ledger is not records:
+        error = _standing(ledger)
+        if error is not None:
+            raise ConfigurationError("Dedup.records", records, str(error))
+    return ledger
+
+
+def unopened(records: object, secret: object) -> Ledger:
+    """The same, but no file is made and no database is asked.
+
+    Raises:
+        ConfigurationError: for what names none, and without a secret.
+    """
     given = records if isinstance(records, Ledger) else None
     ledger = given or open_ledger(records)  # type: ignore[arg-type] # whatever it is, it is checked there
     if secret is None and not os.environ.get("DEDUP_SECRET"):
@@ -43,10 +57,6 @@ def ledger_of(records: object, secret: object) -> Ledger:
             records if given is None else type(given).__name__,
             "it beside a secret (secret=... or DEDUP_SECRET): without one, fingerprints mean nothing after a restart",
         )
-    if given is None:
-        error = _standing(ledger)
-        if error is not None:
-            raise ConfigurationError("Dedup.records", records, str(error))
     return ledger
 
 
