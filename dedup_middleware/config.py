@@ -18,6 +18,7 @@ import msgspec
 from .alerts import Alert
 from .core.checks import NOT_YET, check_fields
 from .core.errors import ConfigurationError
+from .core.http import RESPONSE_OVERHEAD
 from .core.rules import SHARED_CACHE, Rule
 from .records.opening import details, ledger_of
 from .stores.memory import DEFAULT_BYTES
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 FILE_FIELDS: Final = ("alert", "default", "enabled", "records", "records_detail", "rule", "secret", "store")
 _ON: Final = frozenset({"", "1", "true", "on", "yes"})
 _OFF: Final = frozenset({"0", "false", "off", "no"})
-_STORES: Final = "memory:// or memory://?max_bytes=N (N from 1 on)"
+_STORES: Final = f"memory:// or memory://?max_bytes=N (one, N from {RESPONSE_OVERHEAD} on)"
 _COMING_STORES: Final = frozenset({"redis", "rediss", "valkey", "unix", "file", "disk", "sqlite"})
 
 
@@ -43,9 +44,10 @@ def memory_bytes(url: object) -> int:
         raise ConfigurationError("Dedup.store", url, f"{_STORES} ({parts.scheme}:// is {NOT_YET})")
     if parts is None or parts.scheme != "memory" or parts.netloc or parts.path or parts.fragment:
         raise ConfigurationError("Dedup.store", url, _STORES)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    options = dict(pairs)
     size = options.pop("max_bytes", str(DEFAULT_BYTES))
-    if options or not re.fullmatch(r"[1-9][0-9]{0,17}", size):
+    if options or len(pairs) > 1 or not re.fullmatch(r"[0-9]{1,18}", size) or int(size) < RESPONSE_OVERHEAD:
         raise ConfigurationError("Dedup.store", url, _STORES)
     return int(size)
 

@@ -9,6 +9,7 @@ import pytest
 
 from dedup_middleware import ANONYMOUS, ConfigurationError, Dedup, Rule
 from dedup_middleware.core.decide import Bypass, Consider
+from dedup_middleware.core.http import response_size
 
 from .kit import make_scope
 
@@ -176,6 +177,39 @@ def test_a_lifetime_for_unsafe_methods_alone_asks_for_collapse_in_writing(
     assert Rule(**fields, mode="off").mode == "off"
     with pytest.raises(ConfigurationError, match="collapse=True"):
         Rule(**fields, collapse=False)
+
+
+@pytest.mark.parametrize("field", ["ttl", "negative_ttl"])
+@pytest.mark.parametrize(
+    ("wrong", "place", "said"),
+    [
+        ({"max_bytes": 0}, "max_bytes", "from 1100 on"),
+        ({"max_bytes": 1099}, "max_bytes", "from 1100 on"),
+        ({"max_response_body": 0}, "max_response_body", "above 0"),
+        ({"methods": ["HEAD"]}, None, "name GET too"),
+        ({"methods": ["POST", "head"]}, None, "name GET too"),
+    ],
+)
+def test_a_rule_with_a_lifetime_that_could_store_nothing_is_refused(
+    wrong: dict[str, Any], place: str | None, said: str, field: str
+) -> None:
+    fields: dict[str, Any] = {field: 60, **wrong}
+
+    error = refused(**fields)
+
+    assert error.place == f"Rule.{place or field}"
+    assert said in str(error)
+    assert not Rule(**wrong).stores
+    assert Rule(**fields, mode="off").mode == "off"
+
+
+def test_the_least_bytes_that_a_rule_may_have_are_those_of_an_empty_response() -> None:
+    assert Rule(ttl=60, max_bytes=response_size([], b"", ())).stores
+
+
+@pytest.mark.parametrize("methods", [["HEAD", "GET"], ["QUERY"], ["GET", "POST"]])
+def test_a_lifetime_beside_a_method_that_is_stored_is_taken(methods: list[str]) -> None:
+    assert Rule(ttl=60, methods=methods).stores
 
 
 ONLY_WHERE_SOMETHING_IS_STORED: list[tuple[str, Any]] = [

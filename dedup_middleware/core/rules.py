@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr
 
 from .checks import NOT_YET, check_fields, duration, share, texts, truth, whole
 from .errors import ConfigurationError
-from .http import SAFE_METHODS
+from .http import RESPONSE_OVERHEAD, SAFE_METHODS
 from .paths import PathPattern
 from .selectors import TOKEN, Identity, check_ignore, check_parameters, identity_of, vary_of
 
@@ -161,6 +161,26 @@ class Rule(_Path, frozen=True, kw_only=True):
                         f"0 for {', '.join(self.methods or ())}, which may change something: "
                         "write collapse=True to say that it is safe here",
                     )
+        if self.stores:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        """A rule that could never store, and would tell every client that it does, is refused."""
+        if not any(self.shares(method) and method != "HEAD" for method in self.methods or ()):
+            field = "ttl" if self.ttl else "negative_ttl"
+            raise ConfigurationError(
+                f"Rule.{field}",
+                getattr(self, field),
+                f"0 for {', '.join(self.methods or ())}: what answers a HEAD is not stored, so name GET too",
+            )
+        if self.max_bytes is not None and self.max_bytes < RESPONSE_OVERHEAD:
+            raise ConfigurationError(
+                "Rule.max_bytes",
+                self.max_bytes,
+                f"a whole number from {RESPONSE_OVERHEAD} on beside a ttl (an empty response takes as many)",
+            )
+        if self.max_response_body == 0:
+            raise ConfigurationError("Rule.max_response_body", 0, "a whole number above 0 beside a ttl")
 
     def _check_caching(self) -> None:
         """What only a rule that stores, or one that follows the origin, can mean."""

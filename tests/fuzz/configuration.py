@@ -26,7 +26,7 @@ from dedup_middleware.core.paths import PathPattern, PathTable
 from dedup_middleware.core.rules import RULE_FIELDS
 
 WORDS = (
-    b'store = "memory://"', b'store = "memory://?max_bytes=5"', b'store = "redis://u:hunter2secret@h/0"',
+    b'store = "memory://"', b'store = "memory://?max_bytes=5000"', b'store = "redis://u:hunter2secret@h/0"',
     b'secret = "hunter2secret"', b"enabled = false", b"[default]", b"[[rule]]", b"[rule]", b"rule = 5",
     b'path = "/a/{b}"', b'path = "/a/{b:int}/{c:path}"', b'methods = ["GET", "post"]', b'name = "n"', b'ttl = "1h5m"',
     b"ttl = 60", b"ttl = inf", b"ttl = nan", b"ttl = -1", b'vary = "origin"', b'vary = ["*", "-accept"]',
