@@ -34,6 +34,8 @@ def each(field: str, *values: Any) -> list[tuple[str, Any]]:
 WRONG: list[tuple[str, Any]] = [
     *each("path", 5, None, "", "x", "git/{repo}", "/{", "/{a}}", "/{a b}", "/{a:nope}"),
     *each("path", "/{a}/{a}", b"/x", ["/x"], "/{}"),
+    *each("path", "//x", "/a//b", "/a/../b", "/a/.", "/./{a}", "/{a}/..", "/a\\b", "/a\x00b", "/a\nb"),
+    *each("path", "/search?q=1", "/search?q={q}", "/x#top", "/a%20b", "/a%2fb"),
     *each("methods", "GET", 5, [], [5], [""], ["GE T"], b"GET", {"GET": 1}),
     *each("name", 5, "", b"x", ["x"], True),
     *each("ttl", -1, -0.5, True, None, "", "5", "5 m", "m", "-5m", "5x", [5], b"5m"),
@@ -90,6 +92,18 @@ def test_a_wrong_value_is_refused_with_the_field_the_value_and_what_is_allowed(
     assert repr(shown) in sentence
     assert allowed_after(sentence)
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/a/", "/a b", "/.well-known/x", "/..a", "/a...", "/{a}.", "/{a}/{b}", "/100%", "/ä", "/a:b;c=d"],
+)
+def test_a_path_that_requests_may_have_is_taken(path: str) -> None:
+    assert Rule(path).path == path
+
+
+def test_a_write_may_invalidate_by_a_path_that_no_shared_request_has() -> None:
+    assert Rule("/a//b", invalidates=["a"]).invalidates
 
 
 def test_every_field_of_a_rule_has_its_wrong_values_above() -> None:

@@ -14,14 +14,13 @@ from .errors import ConfigurationError
 from .fingerprint import REMEMBERED, Fingerprinter, Hasher
 from .http import SAFE_METHODS, Scope
 from .memo import Memo
-from .paths import PathPattern, PathTable
+from .paths import BAD_PATH, PathPattern, PathTable
 from .rules import Rule
 from .status import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
 )
@@ -198,7 +197,7 @@ def ambiguous(path: str, raw_path: bytes | None) -> bool:
             return True
         if raw_path == path.encode("utf-8", "surrogatepass"):
             return False  # nothing is encoded: what was searched is the path
-    return not path.startswith("/") or _BAD_PATH.search(path) is not None
+    return not path.startswith("/") or BAD_PATH.search(path) is not None
 
 
 def ambiguous_query(query: bytes) -> bool:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
+"""What a cache and an app could read differently in a path: a request for such a one goes to the app by itself."""
+_NOT_A_PATH: Final = re.compile(r"[?#]|%[0-9a-fA-F]{2}")
+
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 _WHOLE_SEGMENT = re.compile(r"\{[a-zA-Z_][a-zA-Z0-9_]*(?::(?:str|int|float|uuid))?\}")
 _ANY: Final = "{}"
@@ -42,6 +46,9 @@ class PathPattern:
             raise ConfigurationError("Rule.path", path, f"{allowed} ({error})") from None
         if re.search(r"\{[^{}]*\}", re.sub(r"\{[a-zA-Z_][a-zA-Z0-9_]*\}", "", template)):
             raise ConfigurationError("Rule.path", path, allowed)
+        if _NOT_A_PATH.search(_PARAMETER.sub("x", path)):
+            allowed = "a path as the app gets it: decoded (a space, not %20), without a query or a fragment"
+            raise ConfigurationError("Rule.path", path, allowed)
         self.path = path
         # Starlette's pattern ends in "$", which also matches before a last line feed.
         self.regex = re.compile(regex.pattern.removesuffix("$") + r"\Z")
@@ -61,6 +68,20 @@ class PathPattern:
         for name, convertor in self._typed.items():
             parameters[name] = _spelled(convertor, parameters[name])
         return parameters
+
+
+def check_shared(path: str) -> None:
+    """Refuse a pattern whose own text is in no path of a request that may be shared.
+
+    Raises:
+        ConfigurationError: for text that a cache and an app could read differently.
+    """
+    if BAD_PATH.search(_PARAMETER.sub("x", path)):
+        raise ConfigurationError(
+            "Rule.path",
+            path,
+            "a path without //, dot segments, backslashes and control characters (requests with them are never shared)",
+        )
 
 
 def _spelled(convertor: Convertor[Any], text: str) -> str:

@@ -15,7 +15,7 @@ from msgspec.structs import force_setattr
 from .checks import NOT_YET, check_fields, duration, share, texts, truth, whole
 from .errors import ConfigurationError
 from .http import RESPONSE_OVERHEAD, SAFE_METHODS
-from .paths import PathPattern
+from .paths import PathPattern, check_shared
 from .selectors import TOKEN, Identity, check_ignore, check_parameters, identity_of, vary_of
 
 DEFAULT_METHODS: Final = ("GET", "HEAD", "QUERY")
@@ -152,7 +152,9 @@ class Rule(_Path, frozen=True, kw_only=True):
                 raise ConfigurationError(
                     "Rule.tags", list(self.tags), "none beside invalidates (such a rule does not store)"
                 )
-        elif self.mode == "on" and not any(self.shares(method) for method in self.methods or ()):
+            return
+        check_shared(self.path)
+        if self.mode == "on" and not any(self.shares(method) for method in self.methods or ()):
             for field in ("ttl", "negative_ttl"):
                 if getattr(self, field):
                     raise ConfigurationError(
