@@ -120,6 +120,8 @@ def load(file: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise ConfigurationError(str(path), str(error), "a TOML file") from None
+    except RecursionError:
+        raise ConfigurationError(str(path), "nested too deep", "a TOML file") from None
     check_fields(place, table, FILE_FIELDS)
     rules = table.pop("rule", [])
     if not isinstance(rules, list):

@@ -282,6 +282,12 @@ def test_a_file_that_is_no_text_is_one_sentence(content: bytes, tmp_path: Path) 
     assert "a TOML file" in refused(lambda: Dedup.from_toml(file))
 
 
+def test_a_file_that_is_nested_too_deep_is_one_sentence(toml: Callable[[str], Path]) -> None:
+    sentence = refused(lambda: Dedup.from_toml(toml("store = " + "[" * 5000 + "]" * 5000)))
+
+    assert "dedup.toml: 'nested too deep' is not allowed here" in sentence
+
+
 def test_a_file_that_is_not_there_or_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
     assert "nothing.toml" in refused(lambda: Dedup.from_toml(tmp_path / "nothing.toml"))
     assert str(tmp_path) in refused(lambda: Dedup.from_toml(tmp_path))
