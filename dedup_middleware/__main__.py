@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import fields
 
 from dedup_middleware import __version__
+from dedup_middleware.core.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,16 +133,19 @@ def _check(file: Path) -> int:
         print(_sentence(file, error), file=sys.stderr)
         return 1
     rules = [*dedup.rules, dedup.default]
-    print(f"{file} is right. The first rule that matches wins; what none matches takes the default.")
+    print(
+        f"{printable(str(file))} is right. The first rule that matches wins; what none matches takes the default."
+    )
     _print_table(rules)
     return 0
 
 
 def _sentence(file: Path, error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{file}: {error.strerror or error}"
-    sentence = " ".join(str(error).split())
-    return sentence if str(file) in sentence else f"{file}: {sentence}"
+        return printable(f"{file}: {error.strerror or error}")
+    sentence = printable(" ".join(str(error).split()))
+    name = printable(str(file))
+    return sentence if name in sentence else f"{name}: {sentence}"
 
 
 def _print_table(rules: Sequence[msgspec.Struct]) -> None:
@@ -160,7 +164,7 @@ def _print_table(rules: Sequence[msgspec.Struct]) -> None:
         cells = [
             "[]" if column == "vary" and value == () else _cell(value) for column, value in values.items()
         ]
-        lines.append([name, *cells])
+        lines.append([printable(cell) for cell in (name, *cells)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -111,3 +111,21 @@ def test_what_names_no_ledger_is_refused_all_the_same(
 
     (sentence,) = capsys.readouterr().err.splitlines()
     assert all(word in sentence for word in said), sentence
+
+
+@pytest.mark.parametrize("file", ["dedup.toml", "\x1b[2J\nforged.toml"])
+def test_no_name_moves_the_cursor_or_makes_a_line_of_its_own(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, wrong, missing = tmp_path / file, tmp_path / f"wrong {file}", tmp_path / f"missing {file}"
+    name = r"\u001b[2J\n\u202eforged  /admin"
+    right.write_text(f'[[rule]]\npath = "/a"\nname = "{name}"\ntags = ["{name}"]\n', encoding="utf-8")
+    wrong.write_text(f'[[rule]]\nmethods = ["{name}"]\n', encoding="utf-8")
+
+    assert [main(["check", str(one)]) for one in (right, wrong, missing)] == [0, 1, 1]
+
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    assert len(printed.err.splitlines()) == 2
+    assert (printed.out + printed.err).replace("\n", "").isprintable()
+    assert r"\x1b[2J\n\u202eforged  /admin" in printed.out

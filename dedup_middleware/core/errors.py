@@ -47,8 +47,12 @@ def _shown(value: object) -> str:
         return "a number of too many digits"
 
 
+def printable(text: str) -> str:
+    """A text in which nothing moves a terminal's cursor or begins a line: what is not printable is escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def _line(text: str, limit: int) -> str:
     """One line of so many characters at most, whatever a file's names hold."""
-    text = text[: limit + 1]
-    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    line = printable(text[: limit + 1])
     return line if len(line) <= limit else line[: limit - 3] + "..."
