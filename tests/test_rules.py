@@ -38,7 +38,7 @@ WRONG: list[tuple[str, Any]] = [
     *each("path", "/search?q=1", "/search?q={q}", "/x#top", "/a%20b", "/a%2fb"),
     *each("methods", "GET", 5, [], [5], [""], ["GE T"], b"GET", {"GET": 1}),
     *each("name", 5, "", b"x", ["x"], True),
-    *each("ttl", -1, -0.5, True, None, "", "5", "5 m", "m", "-5m", "5x", [5], b"5m"),
+    *each("ttl", -1, -0.5, True, None, "", "5", "5 m", "m", "-5m", "5x", [5], b"5m", chr(0x665) + "s"),
     *each("ttl", float("nan"), float("inf"), float("-inf"), "ORIGIN", "origin ", b"origin"),
     *each("vary", 5, "accept", b"accept", [5], [""], ["a b"], ["-accept"], {"accept": 1}),
     *each("vary", ["cookie:"], ["cookie:a b"], ["*", "-"], True),
