@@ -328,6 +328,8 @@ def test_a_secret_never_stands_in_a_configuration_error() -> None:
         ("/cb?next=%2Fcb%3Ftoken%3DS", "/cb?next=***"),
         ("/cb?next=/a?token=S", "/cb?next=***"),
         ("/cb#access_token=S&state=1", "/cb#access_token=***&state=1"),
+        ("/cb?next=https://ann:S@a.test/", "/cb?next=***"),
+        ("/cb?next=https%3A%2F%2Fann%3AS%40a.test&mail=ann@a.test", "/cb?next=***&mail=ann@a.test"),
         ("/cb;jsessionid=S", "/cb;jsessionid=***"),
         ("https://ann:S@a.test/x?y=1", "https://***@a.test/x?y=1"),
         ("", ""),
@@ -335,6 +337,11 @@ def test_a_secret_never_stands_in_a_configuration_error() -> None:
 )
 def test_a_reference_is_shown_without_its_secrets(text: str, shown: str) -> None:
     assert masks.reference(text) == shown
+
+
+@pytest.mark.parametrize("url", ["https://ann:S@a.test/", "https%3A%2F%2Fann%3AS%40a.test"])
+def test_a_url_in_a_query_is_shown_without_its_password(url: str) -> None:
+    assert Dedup().explain(target=f"/x?page=2&next={url}").keyed["query"] == "page=2&next=***"
 
 
 def test_a_caller_without_an_address_has_none_to_show() -> None:

@@ -21,10 +21,13 @@ _INNER: Final = re.compile(r"[?&#;]([^?&#;=]*)=")
 
 
 def pair(text: str) -> str:
-    """One pair of a query; some parsers read several where there is a semicolon, and a value may hold a query."""
+    """One pair of a query; some parsers read several where there is a semicolon, and a value may hold a URL."""
     name, equals, value = text.partition("=")
     names = [piece.partition("=")[0] for piece in text.split(";")] + _INNER.findall(unquote_plus(value))
-    return name + equals + (MASK if value and any(is_secret(unquote_plus(one)) for one in names) else value)
+    hidden = any(is_secret(unquote_plus(one)) for one in names) or _USER_INFORMATION.search(
+        unquote_plus(value)
+    )
+    return name + equals + (MASK if value and hidden else value)
 
 
 def reference(text: str) -> str:
