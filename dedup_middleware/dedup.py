@@ -240,7 +240,13 @@ class Dedup(Engine):
     def cached(
         self, *, ttl: float | str = 0, tags: Iterable[str] = (), max_wait: float = 30
     ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
-        """`call` as a decorator: the key is the function and its arguments, which also fill `{name}` in the tags."""
+        """`call` as a decorator: the key is the function and its arguments, which also fill `{name}` in the tags.
+
+        The function gets a copy of its lists and dicts, so that what is kept was computed from its key.
+
+        Raises:
+            ConfigurationError: for an async generator, and a tag that names no parameter.
+        """
         return cached(self.calls, ttl=ttl, tags=tags, max_wait=max_wait)
 
     async def aclose(self) -> None:
