@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -139,7 +140,7 @@ class Subscription:
 
     def reset(self) -> None:
         """Nothing waits; after a fork, which leaves threads and what they held behind."""
-        self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Event | Subscription | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._listens = False
 
@@ -157,9 +158,11 @@ class Subscription:
         with self._lock:
             if self._listens:
                 return
+            # The thread keeps nothing alive while it waits: a subscription that is gone, with its engine, ends it.
             thread = threading.Thread(
-                target=self._run, args=(self._waiting,), name="dedup-listener", daemon=True
+                target=_run, args=(weakref.ref(self), self._waiting), name="dedup-listener", daemon=True
             )
+            weakref.finalize(self, self._waiting.put, None)
             with contextlib.suppress(RuntimeError):  # no thread to be had: the next event asks again
                 thread.start()
                 self._listens = True
@@ -167,24 +170,37 @@ class Subscription:
     def close(self) -> None:
         """Hear no more; what waits is still delivered."""
         self._forget(self, True)
-        self._waiting.put(None)
+        self._waiting.put(self)
 
     def end(self) -> None:
         """`close`, wherever the collector may call it: it waits for no lock, but leaves it to the listener's thread.
 
         Where there is no such thread, and the lock is held, the next event begins one.
         """
-        self._waiting.put(None)
+        self._waiting.put(self)
         if not self._listens:
             self._forget(self, False)
 
-    def _run(self, waiting: queue.SimpleQueue[Event | None]) -> None:
-        while (event := waiting.get()) is not None:
-            try:
-                self._listener(event)
-            except Exception as error:  # noqa: BLE001 - the listener is the user's
-                self._failed(error)
-        self._forget(self, True)
+    def hear(self, event: Event | Subscription) -> bool:
+        """In its own thread: an event, or itself as the end; whether it listens on."""
+        if isinstance(event, Subscription):
+            self._forget(self, True)
+            return False
+        try:
+            self._listener(event)
+        except Exception as error:  # noqa: BLE001 - the listener is the user's
+            self._failed(error)
+        return True
+
+
+def _run(
+    reference: weakref.ref[Subscription], waiting: queue.SimpleQueue[Event | Subscription | None]
+) -> None:
+    while (event := waiting.get()) is not None:
+        subscription = reference()
+        if subscription is None or not subscription.hear(event):
+            return
+        del event, subscription
 
 
 class Events:

@@ -584,6 +584,36 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert "python -m pip install 'dedup-middleware[admin]'" in told.stdout
 
 
+FREED = """
+import gc, threading, time, weakref
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from dedup_middleware import Dedup
+from dedup_middleware.admin import admin
+from dedup_middleware.events import ResponseInvalidated
+heard = threading.Event()
+dedup = Dedup()
+app = Starlette(routes=[Mount("/admin", admin(dedup, allow="a-token-that-nobody-guesses"))])
+dedup.templates.learn(app)
+dedup.subscribe(lambda event: heard.set())
+dedup.events.publish(ResponseInvalidated(at=2e9, by="code", tags=(), dropped=1))
+assert heard.wait(30)
+gone = weakref.ref(dedup)
+del app, dedup
+ends = time.monotonic() + 30
+while time.monotonic() < ends and (gc.collect() < 0 or gone() is not None or threading.active_count() > 1):
+    time.sleep(0.01)  # a thread may be about to wait again
+print(gone() is None, threading.active_count())
+"""
+
+
+def test_an_app_with_its_administration_is_freed_when_it_is_gone_and_its_listeners_threads_end() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", FREED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout.split() == ["True", "1"]
+
+
 def test_an_administration_that_is_gone_hears_no_more() -> None:
     import gc
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ..events import Subscription
+
 _HARD: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -99,10 +101,17 @@ def admin(
     app.router.redirect_slashes = False
     app.add_middleware(_Gate, house=house)
     subscription = dedup.subscribe(recorder, *KINDS)
-    weakref.finalize(app, subscription.end)
+    # By a weak reference: the engine knows the routes of the app in which this one is mounted.
+    weakref.finalize(app, _end, weakref.ref(subscription))
     if table is not None:
         weakref.finalize(app, table.end)
     return app
+
+
+def _end(subscription: weakref.ref[Subscription]) -> None:
+    found = subscription()
+    if found is not None:
+        found.end()
 
 
 class _Gate:
