@@ -5,13 +5,12 @@ Law: what is not shared passes through untouched; what is shared is decided else
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
 from .bypass import bypass, write
-from .core.assess import NOTHING_WANTED, Wants, wants
+from .core.assess import NOTHING_WANTED, wants
 from .core.checks import check_fields
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
@@ -138,8 +137,7 @@ class DedupMiddleware:
             return
         raw: bytes | None = None
         body: bytes | None = None
-        version = get("http_version", "1.1")
-        if plan.reads_body or (version != "1.1" and version != "1.0"):  # noqa: PLR1714 - a set would hash a new text
+        if plan.reads_body or get("http_version", "1.1") not in ("1.1", "1.0"):
             try:
                 messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
             except BaseException:
@@ -161,7 +159,8 @@ class DedupMiddleware:
             key = dedup.variant(plan, key, scope)
         now = dedup.clock()
         if plan.heeds and (asked := wants(scope["headers"])) is not NOTHING_WANTED:
-            await self._forward(plan, scope, receive, send, base, body, raw, now, asked)
+            method = scope["method"]
+            await run(Exchange(dedup, self.app, plan, method, scope, receive, send, base, raw, now, asked))
             return
         try:
             # A function's value never lies under a request's key.
@@ -186,44 +185,7 @@ class DedupMiddleware:
                 if now >= stored.refresh_at:
                     self._refresh(plan, scope, key, base, raw, stored)
             return
-        await self._forward(plan, scope, receive, send, base, body, raw, now)
-
-    async def _forward(
-        self,
-        plan: Consider,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        base: bytes,
-        body: bytes | None,
-        raw: bytes | None,
-        now: float,
-        asked: Wants = NOTHING_WANTED,
-    ) -> None:
-        """What no stored response answers at once: a flight."""
-        dedup = self.dedup
-        if asked.no_store:
-            await bypass(dedup, self.app, plan, "no-store", scope, again(raw, receive), send)
-            return
-        key = base
-        if plan.lookup is not plan.prefix:
-            own = plan.fingerprints.key_below(plan.prefix, scope, body)
-            if not isinstance(own, bytes):  # the rule's identity function has changed its mind
-                await bypass(dedup, self.app, plan, own, scope, again(raw, receive), send)
-                return
-            key = own
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            dedup.telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
-            await bypass(dedup, self.app, plan, "event-loop", scope, again(raw, receive), send)
-            return
-        exchange = Exchange(
-            dedup, self.app, plan, scope["method"], scope, receive, send, key, raw, now, asked
-        )
-        if not await run(exchange, loop):
-            heard = replay(exchange.heard, receive) if exchange.heard else again(raw, receive)
-            await bypass(dedup, self.app, plan, "too-many-flights", scope, heard, send, exchange.span)
+        await run(Exchange(dedup, self.app, plan, scope["method"], scope, receive, send, base, raw, now))
 
     def _refresh(
         self, plan: Consider, scope: Scope, key: bytes, base: bytes, raw: bytes | None, stored: StoredResponse

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -68,16 +68,16 @@ class Body(Unseen, msgspec.Struct, eq=False):
     limit: int
     budget: Budget
     chunks: list[bytes] = []
-    readers: set[Reader] = set()
+    readers: set[Any] = set()
     base: int = 0
     total: int = 0
-    held: int = 0
     keeping: bool = True
     _room: asyncio.Future[None] | None = None
     # Where readers stand, and since when each chunk waits for the slowest: counted from when it no longer keeps all.
     _places: dict[int, int] = {}
     _added_at: list[float] = []
     _held_for: float = 0.0
+    _freed: int = 0
     _over: bool = False
 
     def keep(self, chunk: bytes) -> bool:
@@ -93,7 +93,6 @@ class Body(Unseen, msgspec.Struct, eq=False):
             return False
         self.chunks.append(chunk)
         self.total = total
-        self.held += size
         budget.used += size  # no call in between: other threads count here too
         return True
 
@@ -106,11 +105,15 @@ class Body(Unseen, msgspec.Struct, eq=False):
             self._added_at.append(self.clock())
         size = len(chunk)
         self.total += size
-        self.held += size
         self.budget.used += size  # as above
 
     def __getitem__(self, position: int) -> bytes:
         return self.chunks[position - self.base]
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self.total - self._freed
 
     @property
     def end(self) -> int:
@@ -136,7 +139,7 @@ class Body(Unseen, msgspec.Struct, eq=False):
         self._over = True
         if not self.readers:
             self._release()
-        elif self.held > SPENT_LIMIT:
+        elif self.total > SPENT_LIMIT:
             self.stop_keeping()
 
     def join(self, reader: Reader) -> None:
@@ -186,7 +189,7 @@ class Body(Unseen, msgspec.Struct, eq=False):
             self.base += len(self.chunks)
             self.chunks.clear()
             self.budget.used -= self.held
-            self.held = 0
+            self._freed = self.total
             if self._room is not None:
                 self._make_room()
 
@@ -197,7 +200,7 @@ class Body(Unseen, msgspec.Struct, eq=False):
             taken += 1
         if taken:
             freed = sum(map(len, self.chunks[:taken]))
-            self.held -= freed
+            self._freed += freed
             self.budget.used -= freed
             del self.chunks[:taken]
             del self._added_at[:taken]
@@ -234,7 +237,8 @@ class Body(Unseen, msgspec.Struct, eq=False):
             self._trim()
 
     def _slowest(self) -> Reader:
-        return min(self.readers, key=lambda reader: reader.position)
+        slowest: Reader = min(self.readers, key=lambda reader: reader.position)
+        return slowest
 
     def _patience(self, now: float) -> float:
         # A reader stalls from when there is something for it to take; the slowest one's place is the first.

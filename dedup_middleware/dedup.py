@@ -185,7 +185,7 @@ class Dedup(Engine):
 
     def under_way(self) -> list[UnderWay]:
         """The flights under way, the oldest first."""
-        return under_way(list(self.flights.under_way), self.clock())
+        return under_way(list(self.flights.under_way.values()), self.clock())
 
     def stats(self) -> Stats:
         """What happened so far, and what is held now."""

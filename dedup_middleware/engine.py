@@ -171,7 +171,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         tasks = [
             flight.task
-            for flight in list(self.flights.under_way)
+            for flight in list(self.flights.under_way.values())
             if flight.loop is loop and flight.task is not None and place in (None, flight.place)
         ]
         for task in tasks:

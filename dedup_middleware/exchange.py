@@ -57,9 +57,7 @@ class Exchange(Client, Unseen, msgspec.Struct, eq=False):
 
     def find_tracer(self) -> None:
         """From now on its spans are recorded, if any are."""
-        telemetry = self.dedup.telemetry
-        if telemetry.found is not None or self.started >= telemetry.look_again:
-            self.tracer, self.started_ns = telemetry.tracer(self.started), time.time_ns()
+        self.tracer, self.started_ns = self.dedup.telemetry.tracer(self.started), time.time_ns()
 
     def differs(self, settled: Settled) -> bool:
         """Whether a response is another variant than this request's (RFC 9111 s.4.1)."""

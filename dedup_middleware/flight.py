@@ -22,8 +22,8 @@ from .waiter import Waiter
 
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
-BACKGROUND: Final = 0.25
-"""Seconds for which a landed flight waits for its work's return before it is told that it is late."""
+BACKGROUND: Final = 0.2
+"""Seconds for which a flight that was seen to have landed waits for its work's return, before that is late."""
 
 Key = Hashable
 Loop = asyncio.AbstractEventLoop
@@ -102,7 +102,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     listed: bool
     runs_on: bool
     place: int | None
-    waiters: set[Waiter] = set()
+    asleep: set[Waiter] = set()
     callers: list[Any] = []
     waits_for: list[Flight] = []
     followers: int = 0
@@ -131,6 +131,11 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     def label(self) -> str:
         """What flights of its kind are called."""
         return self.terms.label
+
+    @property
+    def waiters(self) -> set[Waiter]:
+        """Those who wait for it: the readers of its body."""
+        return self.body.readers
 
     @property
     def names(self) -> set[str]:
@@ -172,10 +177,10 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def land(self, chunk: bytes) -> bool:
         """Add the last chunk at once; False where it has to wait for slow readers, as `write` does."""
-        if not self.body.keep(chunk):
-            return False
-        self._land()
-        return True
+        if self.body.keep(chunk):
+            self.complete = True
+            self._finish()
+        return self.complete
 
     async def write(self, chunk: bytes, *, last: bool) -> None:
         """Add a chunk; it may wait for slow readers."""
@@ -187,16 +192,12 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
                     self._work.outgrown()
             await body.add(chunk)
         if last:
-            self._land()
+            self.complete = True
+            self._finish()
         else:
             self._wake()
             # The readers run before the app goes on, so that a chunk leaves when it is made.
             await asyncio.sleep(0)
-
-    def _land(self) -> None:
-        self.complete = True
-        self.landed_at = self.loop.time()
-        self._finish()
 
     def stop_keeping(self) -> None:
         """No newcomers, nothing to store: hold only what someone has yet to read."""
@@ -229,8 +230,10 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         self._wake()
 
     def _wake(self) -> None:
-        for waiter in self.waiters:
-            waiter.wake()
+        if self.asleep:
+            asleep, self.asleep = self.asleep, set()
+            for waiter in asleep:
+                waiter.wake()
 
     def _release(self) -> None:
         """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
@@ -246,7 +249,6 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         """A new waiter; `listen` returns when its client has gone."""
         context = None if listen is None else copy_context()
         waiter = Waiter(self, leader, self.body.base, listen, context)
-        self.waiters.add(waiter)
         self.body.join(waiter)
         if not leader:
             self.followers += 1
@@ -262,16 +264,18 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
                 waiter.watch()
         if self.head is None and not self.released and now - self.started >= self.terms.max_wait:
             self._release()
-        if self.landed_at is not None and now - self.landed_at >= BACKGROUND and not self._is_late:
-            self._is_late = True
-            if self._work is not None:
-                self._work.late()
+        if self.complete and not self._is_late:
+            if self.landed_at is None:
+                self.landed_at = now
+            elif now - self.landed_at >= BACKGROUND:
+                self._is_late = True
+                if self._work is not None:
+                    self._work.late()
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
-        self.waiters.discard(waiter)
         self.body.leave(waiter)
-        if self.waiters or self.complete or self.returned or self.runs_on:
+        if self.complete or self.waiters or self.returned or self.runs_on:
             return
         self.close()
         if self._gone is not None:

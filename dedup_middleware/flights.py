@@ -28,7 +28,7 @@ WATCH_AFTER: Final = 0.1
 
 
 class FlightTable:
-    """The flights under way: those that newcomers may join by key, and all of them by the names they depend on.
+    """The flights `under_way` by their generation: those that newcomers may join by key, all by what they depend on.
 
     One table serves every event loop; a flight is joined only in its own. The lock guards the dicts, no more.
     """
@@ -41,21 +41,21 @@ class FlightTable:
         self.budget = Budget(MAX_BUFFERED)
         self._marks: dict[tuple[str, str], int] = {}
         self._floor = 0
-        self.under_way: set[Flight] = set()
+        self.under_way: dict[int, Flight] = {}
         self._watches: dict[Loop, asyncio.TimerHandle] = {}
         self._listed: dict[tuple[Loop, Key], Flight] = {}
         self._by_name: dict[str, set[Flight]] = {}
-        self._unindexed: set[Flight] = set()
+        self._indexed = 0  # the generation up to which flights stand in it
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is under way, listed or named."""
-        return not (self.under_way or self._listed or self._by_name or self._unindexed)
+        return not (self.under_way or self._listed or self._by_name)
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
         """The tasks of all flights under way."""
-        return {flight.task for flight in list(self.under_way) if flight.task is not None}
+        return {flight.task for flight in list(self.under_way.values()) if flight.task is not None}
 
     def find(self, loop: Loop, key: Key) -> Flight | None:
         """The flight that a newcomer may join now, or None; one that is full or too far on leaves the table."""
@@ -82,30 +82,18 @@ class FlightTable:
         place: int | None = None,
     ) -> Flight | None:
         """A new flight, or None where there are too many."""
+        clock = self.clock
+        body = Body(loop, clock, terms.max_bytes, self.budget)
         with self.lock:
             if len(self.under_way) >= self.max_flights:
                 self._drop_dead_loops()
                 if len(self.under_way) >= self.max_flights:
                     return None
-            self.opened += 1
-            clock = self.clock
-            body = Body(loop, clock, terms.max_bytes, self.budget)
+            self.opened = number = self.opened + 1
             flight = Flight(
-                self,
-                loop,
-                key,
-                terms,
-                asked,
-                self.opened,
-                clock(),
-                loop.time(),
-                body,
-                listed,
-                runs_on,
-                place,
+                self, loop, key, terms, asked, number, clock(), loop.time(), body, listed, runs_on, place
             )
-            self.under_way.add(flight)
-            self._unindexed.add(flight)
+            self.under_way[number] = flight
             if listed:
                 self._listed[loop, key] = flight
             if loop not in self._watches:
@@ -121,7 +109,7 @@ class FlightTable:
         """Look at the flights of a loop that have been under way for a while, as long as there are any."""
         del self._watches[loop]
         now = loop.time()
-        under_way = [flight for flight in list(self.under_way) if flight.loop is loop]
+        under_way = [flight for flight in list(self.under_way.values()) if flight.loop is loop]
         for flight in under_way:
             if now - flight.started >= WATCH_AFTER:
                 flight.look(now)
@@ -147,28 +135,30 @@ class FlightTable:
         with self.lock:
             if name not in flight.names and not flight.returned:
                 flight.names.add(name)
-                if flight not in self._unindexed:
+                if flight.generation <= self._indexed:
                     self._by_name.setdefault(name, set()).add(flight)
 
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight: by identity, never by key alone."""
-        if not flight.listed:
-            return
-        with self.lock:
-            flight.listed = False
-            if self._listed.get((flight.loop, flight.key)) is flight:
-                del self._listed[flight.loop, flight.key]
+        if flight.listed:
+            with self.lock:
+                self._unlist(flight)
+
+    def _unlist(self, flight: Flight) -> None:
+        flight.listed = False
+        place = (flight.loop, flight.key)
+        if self._listed.get(place) is flight:
+            del self._listed[place]
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
         with self.lock:
             if flight.listed:
-                self.leave(flight)
-            self.under_way.discard(flight)
+                self._unlist(flight)
+            self.under_way.pop(flight.generation, None)
             if self._marks and not self.under_way:
                 self._marks.clear()
-            if flight in self._unindexed:
-                self._unindexed.discard(flight)
+            if flight.generation > self._indexed:
                 return
             for name in flight.names:
                 flights = self._by_name.get(name)
@@ -179,10 +169,12 @@ class FlightTable:
 
     def _named(self, name: str) -> Iterable[Flight]:
         """The flights that depend on a name."""
-        while self._unindexed:
-            flight = self._unindexed.pop()
+        for flight in reversed(self.under_way.values()):
+            if flight.generation <= self._indexed:
+                break
             for one in flight.names:
                 self._by_name.setdefault(one, set()).add(flight)
+        self._indexed = self.opened
         return self._by_name.get(name, ())
 
     def invalidate(self, names: Iterable[str], within: str = "") -> int:
@@ -250,25 +242,25 @@ class FlightTable:
     def invalidate_where(self, concerns: Callable[[Flight], bool]) -> None:
         """Close the flights that an invalidation concerns."""
         with self.lock:
-            for flight in list(self.under_way):
+            for flight in list(self.under_way.values()):
                 if concerns(flight):
                     self._overtake(flight)
 
     def invalidate_all(self) -> None:
         """Close every flight; no result is stored."""
         with self.lock:
-            for flight in list(self.under_way):
+            for flight in list(self.under_way.values()):
                 flight.current = False
                 self.leave(flight)
 
     def reset(self) -> None:
         """Forget everything: after a fork, the flights are the parent's."""
-        self.under_way, self._watches, self._listed = set(), {}, {}
-        self._by_name, self._unindexed, self._marks = {}, set(), {}
+        self.under_way, self._watches, self._listed = {}, {}, {}
+        self._by_name, self._marks = {}, {}
         self.budget = Budget(MAX_BUFFERED)
 
     def _drop_dead_loops(self) -> None:
-        for flight in [flight for flight in self.under_way if flight.loop.is_closed()]:
+        for flight in [flight for flight in list(self.under_way.values()) if flight.loop.is_closed()]:
             self.forget(flight)
 
     def _drop_dead_watches(self) -> None:

@@ -117,7 +117,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             if self.stored is not None:
                 self.validation = self.app = self._validation_of(self.stored)
             await self.app(self.scope, self._receive, self._send)
-            if flight.complete and self.settled is not None and type(self.settled.settlement) is Keep:
+            settled = self.settled
+            if settled is not None and not settled.says_nothing and flight.complete:
                 self._store()
         except BaseException as failure:
             error = type(failure).__qualname__
@@ -198,11 +199,10 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
     def _open(self, message: Message) -> None:
         """The head: who may use it, told to all who wait."""
         dedup, flight = self.dedup, self.flight
+        leaders, validation, trace = self.leader_scope, self.validation, flight.trace
         head = read_answer(message["status"], message.get("headers", ()), self.method)
-        asks = self.validation is not None
-        settlement = self._validated(head) if asks else self._settle(head)
-        seen = self._session is not None or "session" in self.leader_scope
-        if seen and session_content(self.leader_scope) != self._session:
+        settlement = self._settle(head) if validation is None else self._validated(head)
+        if ("session" in leaders or self._session is not None) and session_content(leaders) != self._session:
             settlement = Pass("session")
         settled = Settled(head, settlement, self.shown, self._key)
         if isinstance(settlement, Pass):
@@ -210,35 +210,48 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         else:
             if dedup.passes.young or dedup.passes.old:
                 dedup.passes.discard(settled.variant)
-            if settlement.vary or self.shown:
-                self._tell_apart(settled, settlement)
-            if isinstance(settlement, Keep):
-                flight.runs_on = True
-                if settlement.passed is not None:  # stored to be validated, and nobody else's before it is
-                    settled.passed = settlement.passed
-                    dedup.passes.put(settled.variant, dedup.clock() + PASS_SECONDS)
-                    flight.close()
-            if settlement.stripped:
-                head.shared = [pair for pair in head.shared if pair[0].lower() not in settlement.stripped]
-            if head.groups:
-                self._join_groups(head.groups)
-        if flight.trace is not None or isinstance(settlement, Keep) or dedup.events.heard:
+            if self.shown or not head.plain or isinstance(settlement, Keep):
+                self._share(settled, settlement)
+            else:
+                settled.says_nothing = validation is None
+        if trace is not None or dedup.events.heard:
             settled.route = dedup.templates.of(self.scope)
-        if self.validation is not None:
-            settled.outcome, settled.answered = self.validation.outcome, self.validation.answered
+        if validation is not None:
+            settled.outcome, settled.answered = validation.outcome, validation.answered
         if settled.vary:
-            settled.before = dict(self.leader_scope)
-        copy_back(self.given, self.scope, self.leader_scope)
-        if flight.trace is not None:
-            dedup.telemetry.head(flight.trace)
+            settled.before = dict(leaders)
+        copy_back(self.given, self.scope, leaders)
+        if trace is not None:
+            dedup.telemetry.head(trace)
         self.settled = settled
         flight.open_head(settled)
 
+    def _share(self, settled: Settled, settlement: Keep | ShareOnly) -> None:
+        """Others may have it, and there is more to it than that."""
+        head = settled.head
+        if settlement.vary or self.shown:
+            self._tell_apart(settled, settlement)
+        if isinstance(settlement, Keep):
+            self.flight.runs_on = True
+            settled.route = self.dedup.templates.of(self.scope)
+            if settlement.passed is not None:  # stored to be validated, and nobody else's before it is
+                settled.passed = settlement.passed
+                self.dedup.passes.put(settled.variant, self.dedup.clock() + PASS_SECONDS)
+                self.flight.close()
+        if settlement.stripped:
+            head.shared = [pair for pair in head.shared if pair[0].lower() not in settlement.stripped]
+        if head.groups:
+            self._join_groups(head.groups)
+
     def _settle(self, head: Answer) -> Settlement:
-        dedup, plan, scope, flight = self.dedup, self.plan, self.leader_scope, self.flight
-        if head.plain and not plan.assesses and not plan.rule.ttl_jitter:  # as most are: nothing more counts
-            return settle(plan.rule, self.method, head)
-        method, delay = self.method, dedup.clock() - flight.opened_at
+        plan, method = self.plan, self.method
+        if head.plain and plan.plain is not None and (head.length or 0) <= plan.rule.max_response_body:
+            known = plan.plain.get((method, head.status))
+            if known is None:
+                known = plan.plain[method, head.status] = settle(plan.rule, method, head)
+            return known
+        dedup, scope, flight = self.dedup, self.leader_scope, self.flight
+        delay = dedup.clock() - flight.opened_at
         settlement = settled_by(dedup, plan, method, head, scope, self.given["headers"], delay)
         if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
             update_by_head(dedup, plan, scope, head, flight)
@@ -303,15 +316,21 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _landed(self, settled: Settled) -> None:
-        flight, outgrown = self.flight, self.dedup.outgrown
-        flight.took = self.dedup.clock() - flight.opened_at
+        flight, dedup = self.flight, self.dedup
+        outgrown = dedup.outgrown
+        flight.took = dedup.clock() - flight.opened_at
         if (
             (outgrown.young or outgrown.old)
             and not settled.mangled
             and flight.body.total <= flight.body.limit
         ):
             outgrown.discard(settled.variant)
-        if not isinstance(settled.settlement, Keep) or settled.mangled or not flight.body.keeping:
+        if (
+            settled.says_nothing
+            or not isinstance(settled.settlement, Keep)
+            or settled.mangled
+            or not flight.body.keeping
+        ):
             flight.joinable = False
 
     def _store(self) -> None:

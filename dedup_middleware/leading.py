@@ -12,7 +12,7 @@ from .core import status as wire
 from .core.errors import ForwardFailed
 from .core.settle import Keep
 from .telling import tell_request
-from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError
+from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError, turn
 
 if TYPE_CHECKING:
     from .core.status import Reason
@@ -36,7 +36,9 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
     try:
         flight.launch(forward)  # on board, and seen to wait: an eager task runs at once
         try:
-            settled = await waiter.head()
+            if flight.head is None:
+                await turn()  # a quick app is done by then, and nobody needs to be woken
+            settled = flight.head or await waiter.head()
             if settled is not None:
                 if settled.vary and len(exchange.led) <= MAX_TURNS and exchange.differs(settled):
                     _as_asked(exchange, settled)
@@ -60,7 +62,8 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
         _tell(exchange, reason, flight, error="CancelledError")
         raise
     if error is None and lost is None and settled is not None and flight.complete and not waiter.cut:
-        _tell(exchange, "stale-if-error" if settled.outcome == "stale" else why, flight, settled)
+        outcome = settled.outcome
+        tell_request(exchange, outcome, "stale-if-error" if outcome == "stale" else why, flight)
         return True
     flight.error = None
     try:
@@ -139,7 +142,7 @@ def _ended_badly(
 def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason) -> bytes:
     """Cache-Status of what this request's own forward brought."""
     kept, rule = settled.settlement, exchange.plan.rule
-    if reason == "miss" and settled.says_nothing and not forward.shown and not rule.cache_status_key:
+    if settled.says_nothing and reason == "miss" and not rule.cache_status_key:
         return wire.MISS
     return wire.forwarded(
         reason,

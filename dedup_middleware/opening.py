@@ -5,7 +5,6 @@ Law: what it depends on is what was asked, whatever routers write into the scope
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from .core.callers import Caller
@@ -15,15 +14,15 @@ if TYPE_CHECKING:
 
     from .core.decide import Consider
     from .dedup import Dedup
-    from .flight import Flight
+    from .flight import Flight, Loop
 
 
 def open_flight(
-    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, *, listed: bool, runs_on: bool
+    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, loop: Loop, *, listed: bool, runs_on: bool
 ) -> Flight | None:
     """A flight for a request, with all that it depends on; None where there are too many."""
     return dedup.flights.open(
-        asyncio.get_running_loop(),
+        loop,
         key,
         plan.terms,
         Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),

@@ -41,7 +41,7 @@ def refresh(
     if now < stored.refresh_after or dedup.flights.find(asyncio.get_running_loop(), key) is not None:
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
-    flight = open_flight(dedup, plan, scope, key, listed=True, runs_on=True)
+    flight = open_flight(dedup, plan, scope, key, asyncio.get_running_loop(), listed=True, runs_on=True)
     if flight is None:
         return
     stored.refresh_after = NEVER  # while it runs, however long its body takes

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from .core.answer import Answer
-from .core.settle import Settlement, ShareOnly
+from .core.settle import Settlement
 from .core.status import Outcome, Reason
 
 
@@ -19,7 +19,8 @@ class Settled(msgspec.Struct, eq=False):
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
     only the leader may use the response, and why. `route` is known where somebody is to be told. `before` is the
-    leader's scope as it was asked, where it may have to ask again for another variant.
+    leader's scope as it was asked, where it may have to ask again for another variant. One that `says_nothing` is
+    shared while it is under way and kept by nobody, and there is no more to tell of it.
     """
 
     head: Answer
@@ -32,8 +33,4 @@ class Settled(msgspec.Struct, eq=False):
     answered: int | None = None
     mangled: bool = False
     before: dict[str, Any] | None = None
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether there is nothing to tell of it but that it came."""
-        return type(self.settlement) is ShareOnly and self.passed is None and self.outcome == "forwarded"
+    says_nothing: bool = False

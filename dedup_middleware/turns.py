@@ -5,11 +5,14 @@ Law: every way out of here ends with one outcome told; no waiter leaves another 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
+from .bypass import bypass
 from .core.assess import MISS, Ask, Refuse, Serve
 from .following import follow
 from .forward import Forward
+from .incoming import again, replay
 from .leading import MAX_TURNS, hear_out, lead
 from .nesting import current, waiting
 from .opening import open_flight
@@ -17,8 +20,6 @@ from .refresh import refresh
 from .serving import look_up, refuse, serve, serve_from_whole
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .core.http import StoredResponse
     from .core.status import Reason
     from .dedup import Dedup
@@ -28,16 +29,32 @@ if TYPE_CHECKING:
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
-async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
-    """Answer the request; False where it must be bypassed (there are too many flights)."""
-    dedup, plan, holder = exchange.dedup, exchange.plan, current()
-    method = exchange.method
-    exchange.find_tracer()
+async def run(exchange: Exchange) -> None:
+    """Answer the request."""
+    dedup, plan, method, holder = exchange.dedup, exchange.plan, exchange.method, current()
+    if exchange.asked.no_store:
+        await _alone(exchange, "no-store")
+        return
+    if plan.lookup is not plan.prefix:
+        own = plan.fingerprints.key_below(plan.prefix, exchange.scope, None)  # a HEAD's, whose body is none
+        if not isinstance(own, bytes):  # the rule's identity function has changed its mind
+            await _alone(exchange, own)
+            return
+        exchange.key = own
+    telemetry = dedup.telemetry
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
+        await _alone(exchange, "event-loop")
+        return
+    if telemetry.found is not None or exchange.started >= telemetry.look_again:
+        exchange.find_tracer()
     of_whole = MISS
     if plan.assesses and (method == "HEAD" or (method == "GET" and plan.rule.follows_origin)):
         why = await serve_from_whole(dedup, exchange.app, plan, exchange.scope, exchange.send, exchange.asked)
         if why is None:
-            return True
+            return
         of_whole = why
     if holder is not None:
         exchange.alone = "nested"
@@ -60,7 +77,7 @@ async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
             if not isinstance(verdict, Ask):
                 await _answered(exchange, verdict, stored, now, key, shown)
                 await hear_out(exchange)
-                return True
+                return
             ask = of_whole if verdict is MISS else verdict
             if ask.alone:
                 alone = alone or ask.reason
@@ -72,12 +89,13 @@ async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
         if flight is not None:
             if await follow(exchange, flight):
                 await hear_out(exchange)
-                return True
+                return
             continue
         runs_on = method not in ("GET", "HEAD", "QUERY")
-        flight = open_flight(dedup, plan, exchange.scope, key, listed=alone is None, runs_on=runs_on)
+        flight = open_flight(dedup, plan, exchange.scope, key, loop, listed=alone is None, runs_on=runs_on)
         if flight is None:
-            return False
+            await _alone(exchange, "too-many-flights")
+            return
         forward = _begin(exchange, flight, shown, stored)
         reason = alone if alone is not None and ask.reason == "miss" else ask.reason
         if holder is None:
@@ -86,8 +104,24 @@ async def run(exchange: Exchange, loop: asyncio.AbstractEventLoop) -> bool:
             with waiting(holder, flight):
                 done = await lead(exchange, flight, forward, reason)
         if done:
-            return True
+            return
     raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
+
+
+async def _alone(exchange: Exchange, reason: Reason) -> None:
+    """Pass the request by, with what was read of it or came while it was listened to."""
+    heard, receive = exchange.heard, exchange.receive
+    rest = replay(heard, receive) if heard else again(exchange.body, receive)
+    await bypass(
+        exchange.dedup,
+        exchange.app,
+        exchange.plan,
+        reason,
+        exchange.scope,
+        rest,
+        exchange.send,
+        exchange.span,
+    )
 
 
 def _marked(dedup: Dedup, key: bytes, now: float) -> Reason | None:

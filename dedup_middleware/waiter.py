@@ -6,8 +6,9 @@ Law: it takes only what is there and waits for nothing else; that its client lea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
+from types import coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -27,6 +28,7 @@ class Awaited(Protocol):
     complete: bool
     released: bool
     returned: bool
+    asleep: set[Waiter]
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
@@ -42,6 +44,12 @@ class WaiterGoneError(Exception):
 
 class WaiterCutError(Exception):
     """The waiter held up others for too long."""
+
+
+@coroutine
+def turn() -> Generator[None, None, None]:
+    """Let those run who were to run before; what `asyncio.sleep(0)` does, in one step less."""
+    yield
 
 
 class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
@@ -104,6 +112,7 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
         if self.gone:
             raise WaiterGoneError
         self._future = future = self.flight.loop.create_future()
+        self.flight.asleep.add(self)
         return future
 
     def wake(self) -> None:
@@ -130,4 +139,6 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
         if self._watchman is not None:
             self._watchman.cancel()
             self._watchman = None
+        if self._future is not None:
+            self.flight.asleep.discard(self)
         self.flight.left(self)

@@ -32,7 +32,7 @@ LINES = dict(
 async def watch(dedup: Dedup) -> None:
     """What the table's timer does for flights that last: see to it that a client's leaving is noticed."""
     await settle()
-    for flight in dedup.flights.under_way:
+    for flight in dedup.flights.under_way.values():
         flight.look(flight.loop.time())
     await settle()
 

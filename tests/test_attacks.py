@@ -447,7 +447,7 @@ async def test_bodies_of_many_slow_readers_never_hold_more_than_the_budget(
     app = DedupMiddleware(stream, dedup=dedup)
     slow = [SlowCall(app, make_scope(f"/{number}")) for number in range(20) for _ in range(readers)]
     await settle(4 * PIECES)
-    opened = list(dedup.flights.under_way)
+    opened = list(dedup.flights.under_way.values())
     assert len(opened) == 20
     bound = budget.limit + 20 * (bodies.SPENT_LIMIT + PIECE)
     for _ in range(PIECES):
@@ -512,7 +512,7 @@ async def _is_left(dedup: Dedup, how: str, personal: bool, pieces: int) -> None:
         await asyncio.gather(one.task, return_exceptions=True)
     else:
         one.disconnect()
-        for flight in list(dedup.flights.under_way):
+        for flight in list(dedup.flights.under_way.values()):
             flight.look(flight.started)
         await settle()
     inner.finish()

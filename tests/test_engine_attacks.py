@@ -185,7 +185,7 @@ def test_a_head_without_a_field_that_is_read_is_remembered_too() -> None:
     for _ in range(2):
         answer.read_answer(200, [(b"x-a", b"1")], "GET")
 
-    assert answer._shapes.young == {(b"x-a",): ()}
+    assert answer._shapes.young == {(b"x-a",): (None, None, ())}
 
 
 async def test_a_body_shows_nothing_of_its_chunks() -> None:

@@ -172,7 +172,7 @@ async def test_the_fingerprint_that_is_told_is_the_one_that_is_used(make_dedup: 
     calls = [call(app, target, scheme="https") for target in requests]
     await settle()
     told = [dedup.explain(scope={**make_scope(target), "scheme": "https"}).fingerprint for target in requests]
-    assert {flight.key.hex() for flight in dedup.flights.under_way} == set(told)  # type: ignore[attr-defined] # the key of a request is bytes
+    assert {flight.key.hex() for flight in dedup.flights.under_way.values()} == set(told)  # type: ignore[attr-defined] # the key of a request is bytes
     bare.gate.set()
     await all_of(calls)
 

@@ -471,7 +471,7 @@ async def test_a_dependency_begins_and_ends_once_for_all_who_share(
     await eventually(lambda: all(one.body == b"one," for one in asked))
     await watch(dedup)
     asked[0].disconnect()
-    await eventually(lambda: [len(flight.waiters) for flight in dedup.flights.under_way] == [2])
+    await eventually(lambda: [len(flight.waiters) for flight in dedup.flights.under_way.values()] == [2])
     assert work.log == ["begin", "stream"]
 
     work.second.set()

@@ -328,7 +328,7 @@ async def test_a_leader_that_leaves_in_the_middle_of_a_stream_harms_nobody(
     await eventually(lambda: len(follower.messages) > 1)
     await watch(dedup)
     getattr(leader, leaves)()
-    await eventually(lambda: [len(flight.waiters) for flight in dedup.flights.under_way] == [1])
+    await eventually(lambda: [len(flight.waiters) for flight in dedup.flights.under_way.values()] == [1])
     stack.work.second.set()
     assert await follower.end() is None
     await asyncio.wait([leader.task])

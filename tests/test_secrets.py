@@ -199,7 +199,10 @@ class Outputs:
         calls: list[Call] = [call(app, **request) for _ in range(3)]
         await settle()
         table = self.dedup.flights
-        self.keys += [flight.key for flight in table.under_way] + [repr(table.under_way), repr(table.tasks)]
+        self.keys += [flight.key for flight in table.under_way.values()] + [
+            repr(table.under_way),
+            repr(table.tasks),
+        ]
         bare.gate.set() if isinstance(bare, GatedApp) else bare.finish()
         calls += [call(app, **{**request, "method": method}) for method in methods]
         for error in await asyncio.gather(*(one.task for one in calls), return_exceptions=True):

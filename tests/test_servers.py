@@ -112,7 +112,7 @@ def side_by_side(apps: list[SteppedApp]) -> Any:
 
 
 def followers(dedup: Dedup) -> list[int]:
-    return [flight.followers for flight in dedup.flights.under_way]
+    return [flight.followers for flight in dedup.flights.under_way.values()]
 
 
 async def test_a_stampede_over_sockets_never_runs_the_app_twice_and_leaves_every_connection_usable(
@@ -156,7 +156,7 @@ async def test_a_leader_that_hangs_up_never_costs_the_others_their_answer(
         await eventually(lambda: followers(dedup) == [10])
         bare.step(steps)
         await eventually(lambda: bare.began == steps)
-        (flight,) = dedup.flights.under_way
+        (flight,) = dedup.flights.under_way.values()
         leader.leave(way)
         await eventually(lambda: len(flight.waiters) == 10 or any(one.gone for one in flight.waiters))
         bare.finish()
@@ -231,7 +231,7 @@ async def test_a_download_alone_feels_its_readers_backpressure_and_loses_no_byte
 
     async def download(scope: Any, receive: Any, send: Any) -> None:
         nonlocal sent, most
-        (flight,) = dedup.flights.under_way
+        (flight,) = dedup.flights.under_way.values()
         await send(head(200, [(b"content-length", b"%d" % (size * pieces))] if scope["query_string"] else []))
         for number in range(pieces):
             piece = number.to_bytes(4, "big") * (size // 4)

@@ -28,7 +28,7 @@ def crowd(app: object, count: int) -> list[Call]:
 
 
 async def boarded(dedup: Dedup, followers: int) -> None:
-    await until(lambda: [flight.followers for flight in dedup.flights.under_way] == [followers])
+    await until(lambda: [flight.followers for flight in dedup.flights.under_way.values()] == [followers])
 
 
 async def outcome(one: Call) -> BaseException | None:

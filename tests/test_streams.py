@@ -40,7 +40,7 @@ def stream(chunks: Sequence[bytes], headers: Pairs = ()) -> list[Message]:
 
 
 def under_way(dedup: Dedup) -> Flight:
-    (flight,) = dedup.flights.under_way
+    (flight,) = dedup.flights.under_way.values()
     return flight
 
 

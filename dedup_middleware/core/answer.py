@@ -38,7 +38,9 @@ _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _BYTES: Final[set[type]] = {bytes}
 _SHAPE_NAMES, _SHAPE_BYTES = 64, 2048
-_shapes: Final[Memo[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]] = Memo(256)
+_Shape = tuple[int | None, int | None, tuple[tuple[int, bytes], ...]]
+"""Where Content-Length and Content-Type stand, if once, and all else that is read."""
+_shapes: Final[Memo[tuple[bytes, ...], _Shape]] = Memo(256)
 
 
 class Answer(msgspec.Struct, eq=False):
@@ -82,35 +84,50 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     names, values = _columns(pairs)
     headers = list(zip(names, values))  # noqa: B905 - both are columns of the same pairs
     answer = Answer(status, headers, headers)
-    dropped = _NOTHING
-    shape = _shapes.young.get(names)
-    for i, field in _shape(names) if shape is None else shape:
-        value = values[i]
-        if field == b"content-length":
-            if method != "HEAD" and status not in (204, 304):
-                length = int(value) if value.isdigit() and len(value) < 20 else -1
-                answer.length = length if answer.length in (None, length) else -1
-        elif field == b"content-type":
-            if _STREAMS.match(value) is not None:
-                answer.streams, answer.plain = True, False
-        elif field == b"etag":
-            answer.etag = answer.etag or (value if is_etag(value) else None)
-        elif field == b"last-modified":
-            answer.last_modified = answer.last_modified or value
-        elif field == b"date":
-            answer.date = answer.date or value
-        elif field == b"expires":
-            answer.expires = answer.expires or value
-        else:
-            answer.plain = False
-            dropped = _read_more(answer, field, value, dropped)
-    if dropped:
-        answer.shared = [pair for pair in headers if pair[0].lower() not in dropped]
+    length_at, type_at, more = _shapes.young.get(names) or _shape(names)
+    if length_at is not None and method != "HEAD" and status not in (204, 304):
+        answer.length = _length(values[length_at])
+    if type_at is not None and _STREAMS.match(values[type_at]) is not None:
+        answer.streams, answer.plain = True, False
+    if more:
+        dropped = _NOTHING
+        for i, field in more:
+            dropped = _read(answer, field, values[i], dropped, method)
+        if dropped:
+            answer.shared = [pair for pair in headers if pair[0].lower() not in dropped]
     return answer
 
 
+def _length(value: bytes) -> int:
+    return int(value) if value.isdigit() and len(value) < 20 else -1
+
+
+def _read(
+    answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes], method: str
+) -> frozenset[bytes]:
+    """Read a field; returns which ones others don't get."""
+    if field == b"etag":
+        answer.etag = answer.etag or (value if is_etag(value) else None)
+    elif field == b"last-modified":
+        answer.last_modified = answer.last_modified or value
+    elif field == b"date":
+        answer.date = answer.date or value
+    elif field == b"expires":
+        answer.expires = answer.expires or value
+    elif field == b"content-length":  # more than once
+        if method != "HEAD" and answer.status not in (204, 304):
+            answer.length = _length(value) if answer.length in (None, _length(value)) else -1
+    elif field == b"content-type":
+        if _STREAMS.match(value) is not None:
+            answer.streams, answer.plain = True, False
+    else:
+        answer.plain = False
+        return _read_more(answer, field, value, dropped)
+    return dropped
+
+
 def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes]) -> frozenset[bytes]:
-    """Read a field that says who may use the answer; returns which fields others don't get."""
+    """Read a field that says who may use the answer."""
     if field == b"cache-control":
         answer.control += (value,)
     elif field == b"vary":
@@ -146,11 +163,19 @@ def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple
     return names, values
 
 
-def _shape(names: tuple[bytes, ...]) -> tuple[tuple[int, bytes], ...]:
+def _shape(names: tuple[bytes, ...]) -> _Shape:
     """Where among these names the fields stand that are read; remembered, for an app repeats its own."""
     shape = _shapes.get(names)
     if shape is None:
-        shape = tuple((i, name.lower()) for i, name in enumerate(names) if name.lower() in _READ)
+        fields = [name.lower() for name in names]
+        length_at, type_at = (
+            fields.index(field) if fields.count(field) == 1 else None
+            for field in (b"content-length", b"content-type")
+        )
+        more = tuple(
+            (i, field) for i, field in enumerate(fields) if field in _READ and i not in (length_at, type_at)
+        )
+        shape = (length_at, type_at, more)
         if len(names) <= _SHAPE_NAMES and sum(map(len, names)) <= _SHAPE_BYTES:
             _shapes.put(names, shape)
     return shape

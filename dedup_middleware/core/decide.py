@@ -16,6 +16,7 @@ from .http import SAFE_METHODS, Scope
 from .memo import Memo
 from .paths import BAD_PATH, PathPattern, PathTable
 from .rules import Rule
+from .settle import Settlement
 from .status import Reason
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Consider(msgspec.Struct, frozen=True):
 
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
     `assesses` says that what is stored may be of use when it is stale, `heeds` that requests may ask for less or more.
+    `plain` remembers how answers that are plain were settled, by method and status (None: each is settled by itself).
     `tally` and `terms` are the engine's own: the keys under which a hit is counted, and what flights have in common.
     """
 
@@ -62,6 +64,7 @@ class Consider(msgspec.Struct, frozen=True):
     assesses: bool = False
     heeds: bool = False
     place: int = 0
+    plain: dict[tuple[str, int], Settlement] | None = None
     tally: Any = None
     terms: Any = None
 
@@ -86,6 +89,9 @@ class RuleBook:
         self._readers = [
             Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
+        ]
+        self._plain: list[dict[tuple[str, int], Settlement] | None] = [
+            None if rule.assesses or rule.ttl_jitter else {} for rule in self.rules
         ]
         self._off: frozenset[str] = frozenset()
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
@@ -156,6 +162,7 @@ class RuleBook:
             assesses=rule.assesses,
             heeds=rule.stores and rule.honor_request_directives,
             place=place,
+            plain=self._plain[ordinal],
         )
 
 

@@ -29,8 +29,9 @@ def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(
         headers = [(name.lower(), value) for name, value in headers]
     flight = dict(scope)
     flight["headers"] = list(headers) if layout.plain else _kept(reading, layout, headers, shown)
-    if flight.get("client"):
-        flight["client"] = (flight["client"][0], 0) if reading.shows_client else None
+    client = flight.get("client")
+    if client:
+        flight["client"] = (client[0], 0) if reading.shows_client else None
     for key in reading.shape(scope):
         if key in ("user", "auth", "session"):
             hidden = reading.function is None and not reading.counts(key)

@@ -69,10 +69,10 @@ def draw(source: random.Random) -> Plan:
     callers = source.choice((CALLERS, CALLERS[1:2], CALLERS[1:2]))
     every = source.choice((0.3, 0.7, 1.1, 2.2))
     moments = [every * turn for turn in range(source.randint(4, 9))]
-    leaving = source.choice((0.0, 0.0, 0.3))
+    leaving, parts = source.choice((0.0, 0.0, 0.3)), source.choice((0.1, 0.1, 0.6))
     languages = (None, b"de", b"en") if varies else (None,)
     visits = [
-        _visit(source, callers, languages, targets, moments, leaving, rule)
+        _visit(source, callers, languages, targets, moments, leaving, parts, rule)
         for _ in range(source.randint(8, 30))
     ]
     return Plan(
@@ -139,13 +139,14 @@ def _visit(
     targets: list[str],
     moments: list[float],
     share: float,
+    parts: float,
     rule: Rule,
 ) -> Visit:
     leaving: Leaving | None = None
     if source.random() < share:
         leaving = source.choice(("gone", "cancel"))
     fields: Pairs = ()
-    if source.random() < 0.15:
+    if source.random() < parts:
         fields = ((b"range", source.choice((b"bytes=0-3", b"bytes=2-9", b"bytes=-4", b"bytes=90-"))),)
     if rule.honor_request_directives and source.random() < 0.2:
         fields = (*fields, (b"cache-control", source.choice(DIRECTIVES).encode()))

@@ -113,12 +113,15 @@ def nobody_notices_that_clients_leave() -> list[Patch]:
 
 
 def flights_leave_by_key() -> list[Patch]:
-    def leave(self: Any, flight: Any) -> None:
+    def unlist(self: Any, flight: Any) -> None:
         flight.listed = False
         self._listed.pop((flight.loop, flight.key), None)
 
     table = flights.FlightTable
-    return [(table, "leave", leave), _text(table, "forget", "if flight.listed:", "if True:")]
+    return [
+        (table, "_unlist", unlist),
+        *(_text(table, way, "if flight.listed:", "if True:") for way in ("leave", "forget")),
+    ]
 
 
 def looking_and_opening_are_two_steps() -> list[Patch]:

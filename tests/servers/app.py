@@ -87,7 +87,7 @@ def state(name: str) -> dict[str, Any]:
     play = plays[name]
     flights = [
         flight
-        for flight in dedup.flights.under_way
+        for flight in dedup.flights.under_way.values()
         if any(str(one).endswith(f"/{name}") for one in flight.names)
     ]
     waiters = [waiter for flight in flights for waiter in flight.waiters]
