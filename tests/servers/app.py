@@ -98,7 +98,7 @@ def state(name: str) -> dict[str, Any]:
         "cancelled": play.cancelled,
         "sent": play.sent,
         "heard": play.heard,
-        "served": play.served,
+        "served": sorted(play.served),
         "flights": len(flights),
         "present": sum(not waiter.gone for waiter in waiters),
         "followers": sum(flight.followers for flight in flights),

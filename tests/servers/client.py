@@ -113,7 +113,7 @@ class Client:
     async def fate(self, expected: str) -> str:
         """How the response ends: its status when it is whole, "cut", or "open"; that one is not waited for long."""
         try:
-            async with asyncio.timeout(SILENCE if "open" in expected else PATIENCE):
+            async with asyncio.timeout(SILENCE if expected == "open" else PATIENCE):
                 return str((await self.answer()).status)
         except BrokenError:
             return "cut"

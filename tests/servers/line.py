@@ -15,7 +15,7 @@ from .client import H1, H2, Answer, Client, Pairs
 from .fleet import SERVERS, Running, Server
 from .steps import Step
 
-# Daphne looks at its apps once a second, and its HTTP/2 needs a new process after each error: a minute by itself.
+# Daphne looks at its apps once a second, and needs a new process after each response that breaks off.
 # The other two speak HTTP by the code of uvicorn-h1 and gunicorn-asgi-h1; test_life.py starts and ends them always.
 THOROUGH = {("daphne", "h2"), ("gunicorn-uvicorn", "h1"), ("gunicorn-asgi-preload", "h1")}
 LINES = [
