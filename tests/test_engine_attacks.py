@@ -188,6 +188,19 @@ def test_a_head_without_a_field_that_is_read_is_remembered_too() -> None:
     assert answer._shapes.young == {(b"x-a",): (None, None, ())}
 
 
+def test_a_head_that_comes_again_is_remembered_longer_than_others() -> None:
+    answer._shapes.clear()
+    answer.read_answer(200, [(b"ETag", b'"a"')], "GET")
+    shape = answer._shapes.young[(b"ETag",)]
+
+    for number in range(answer._shapes.capacity):
+        answer.read_answer(200, [(b"x-%d" % number, b"1")], "GET")
+    assert (b"ETag",) not in answer._shapes.young
+
+    assert answer.read_answer(200, [(b"ETag", b'"a"')], "GET").etag == b'"a"'
+    assert answer._shapes.young[(b"ETag",)] is shape
+
+
 async def test_a_body_shows_nothing_of_its_chunks() -> None:
     body = Body(asyncio.get_running_loop(), FakeClock(), 100, Budget(1000))
 

@@ -309,6 +309,10 @@ def test_a_long_value_is_shown_in_part() -> None:
     assert len(str(refused(name=["x" * 10_000]))) < 300
 
 
+def test_a_number_that_python_cannot_spell_is_refused_in_one_sentence() -> None:
+    assert str(refused(ttl=10**5000)).startswith("Rule.ttl: a number of too many digits is not allowed here;")
+
+
 # -- what a field takes ----------------------------------------------------------------------------------------------
 
 
