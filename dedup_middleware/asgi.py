@@ -6,6 +6,7 @@ Law: what is not shared passes through untouched; what is shared is decided else
 from __future__ import annotations
 
 import sys
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .records import Ledger
     from .telemetry import MeterProvider, Tally, TracerProvider
 
+_TARGET: Final = itemgetter("method", "path", "raw_path", "root_path")
 _DISABLED: Final = Bypass("disabled", "default")
 
 
@@ -115,10 +117,10 @@ class DedupMiddleware:
                 return
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
-        get = scope.get
-        plan = dedup.plans.young.get(
-            (scope["method"], scope["path"], get("raw_path"), get("root_path"), self._place)
-        ) or dedup.plan(scope, self._place)
+        try:
+            plan = dedup.plans.young.get((_TARGET(scope), self._place)) or dedup.plan(scope, self._place)
+        except KeyError:  # not every server gives all of it
+            plan = dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
@@ -131,6 +133,7 @@ class DedupMiddleware:
                 else:
                     await self.app(scope, receive, send)
             return
+        get = scope.get
         query = get("query_string")
         if query and ambiguous_query(query):
             await bypass(dedup, self.app, plan, "target", scope, receive, send)

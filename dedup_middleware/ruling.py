@@ -40,7 +40,7 @@ class Ruling:
     ) -> None:
         self.default = default
         self.own_states: list[Mapping[str, Any]] = []
-        self.plans: Memo[tuple[str, str, bytes | None, str | None, int], Plan] = Memo(4096)
+        self.plans: Memo[tuple[tuple[str, str, bytes | None, str | None], int], Plan] = Memo(4096)
         self._given = given
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
         self._hasher = hasher
@@ -118,8 +118,8 @@ class Ruling:
 
     def plan(self, scope: Scope, place: int) -> Plan:
         """The plan for a request to one middleware's app, remembered for its method and path."""
-        key = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"), place)
-        plan = self.plans.get(key)
+        target = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
+        plan = self.plans.get((target, place))
         if plan is None:
             plan = self.book.plan(scope, place)
             if self.is_own(scope):
@@ -128,8 +128,8 @@ class Ruling:
                 plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
                 if isinstance(plan, Consider):
                     plan = structs.replace(plan, terms=self.terms[plan.ordinal])
-            if len(key[0]) + len(key[1]) + len(key[2] or b"") <= _PLAN_BYTES:
-                self.plans.put(key, plan)
+            if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
+                self.plans.put((target, place), plan)
         return plan
 
     def _tally_of(self, plan: Plan, method: str) -> object:

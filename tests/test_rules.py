@@ -602,7 +602,7 @@ def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callab
 
     assert len(dedup.plans) <= 2 * dedup.plans.capacity
     dedup.plan(make_scope("/n/" + "x" * 100_000))
-    assert all(len(key[1]) < 2000 for key in [*dedup.plans.young, *dedup.plans.old])
+    assert all(len(target[1]) < 2000 for target, _place in [*dedup.plans.young, *dedup.plans.old])
 
 
 def test_a_thousand_rules_are_found_as_one() -> None:

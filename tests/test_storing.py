@@ -16,7 +16,20 @@ from starlette.routing import Route
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.stores.memory import MemoryStore
 
-from .kit import Call, FakeClock, GatedApp, SteppedApp, VirtualTime, call, chunk, get, head, settle, until
+from .kit import (
+    Call,
+    FakeClock,
+    GatedApp,
+    SteppedApp,
+    VirtualTime,
+    call,
+    chunk,
+    get,
+    head,
+    make_scope,
+    settle,
+    until,
+)
 
 MakeDedup = Callable[..., Dedup]
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -43,6 +56,34 @@ def held(dedup: Dedup) -> int:
     assert isinstance(dedup.store, MemoryStore)
     assert len(dedup.store._live) == dedup.store.responses
     return sum(stored.size for stored in dedup.store._live.values())
+
+
+# -- what servers give ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    ["raw_path", "root_path", "query_string", "scheme", "http_version", "server", "client", "all"],
+)
+async def test_a_scope_without_what_a_server_need_not_give_is_served_from_the_store(
+    left_out: str, make_dedup: MakeDedup
+) -> None:
+    bare = answers()
+    app = DedupMiddleware(bare, dedup=make_dedup(Rule("/{x}", ttl=60)))
+    names = (
+        ("raw_path", "root_path", "query_string", "scheme", "http_version", "server", "client")
+        if left_out == "all"
+        else (left_out,)
+    )
+
+    async def ask(target: str) -> Call:
+        one = Call(app, {name: value for name, value in make_scope(target).items() if name not in names}, b"")
+        return await one.done()
+
+    told = [outcome(await ask(target)) for target in ("/a", "/a", "/b", "/b")]
+
+    assert told == ["forwarded", "hit", "forwarded", "hit"]
+    assert outcome(await get(app, "/a?x=1")) == "forwarded", "with all of it it may be another request"
 
 
 # -- for how long ----------------------------------------------------------------------------------------------------

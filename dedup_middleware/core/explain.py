@@ -171,7 +171,7 @@ def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[
         yield "certificate", Part.KEYED if reading.counts("certificate") else uncounted
     for key, value in (scope.get("state") or {}).items():
         yield f"state:{key}", reading.state_part(key, value)
-    for key in reading.shape(scope):
+    for key in reading.shape(scope)[1]:
         if key not in SPECIAL:
             yield f"scope:{key}", reading.unknown_part(key)
 

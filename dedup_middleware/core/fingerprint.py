@@ -101,31 +101,20 @@ class Fingerprinter:
         """`key` with the prefix that the plan remembers."""
         if not self._repeats:
             return self._read(prefix, scope, body)
-        names, special = self.reading.usual
-        if (*scope,) != names:
-            special = self.reading.shape(scope)
-        for name in special:
-            value = scope[name]
-            if (value or type(value) is not dict or name not in SPECIAL) and not _says_nothing(name, value):
-                return self._read(prefix, scope, body)
-        get = scope.get
-        client = get("client")
+        client = scope.get("client")
         try:
+            keys, special, address = self.reading.usual
+            if (*scope,) != keys:
+                keys, special, address = self.reading.shape(scope)
+            for name in special:
+                value = scope[name]
+                if (value or type(value) is not dict or name not in SPECIAL) and not _says_nothing(
+                    name, value
+                ):
+                    return self._read(prefix, scope, body)
             state = self._begin()
-            state.update(
-                canonical.encode(
-                    (
-                        prefix,
-                        body,
-                        get("query_string"),
-                        get("scheme"),
-                        get("http_version"),
-                        get("server"),
-                        client[0] if client else None,
-                        scope["headers"],
-                    )
-                )
-            )
+            host = client[0] if client else None
+            state.update(canonical.encode((prefix, body, address(scope), host, scope["headers"])))
         except Exception:  # noqa: BLE001 - as in `_read`, which says what it is
             return self._read(prefix, scope, body)
         seen = state.digest()
@@ -151,26 +140,17 @@ class Fingerprinter:
                 layout = reading.layout(names)
                 break
         self._repeats = self._remembers and not layout.grammar
-        get = scope.get
-        client = get("client")
+        client = scope.get("client")
         try:
-            parts = [
-                prefix,
-                body,
-                get("query_string"),
-                get("scheme"),
-                get("http_version"),
-                get("server"),
-                client[0] if client else None,
-                layout.keyed_names,
-            ]
+            keys, special, address = reading.usual
+            if (*scope,) != keys:
+                keys, special, address = reading.shape(scope)
+            host = client[0] if client else None
+            parts = [prefix, body, *address(scope), host, layout.keyed_names]
             if layout.plain and self._keys_all:
                 parts += values
             else:
                 self._add_fields(parts, layout, values)
-            names, special = reading.usual
-            if (*scope,) != names:
-                special = reading.shape(scope)
             for name in special:
                 value = scope[name]
                 if not value and (value is None or type(value) is dict) and name in SPECIAL:

@@ -32,7 +32,7 @@ def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(
     client = flight.get("client")
     if client:
         flight["client"] = (client[0], 0) if reading.shows_client else None
-    for key in reading.shape(scope):
+    for key in reading.shape(scope)[1]:
         if key in ("user", "auth", "session"):
             hidden = reading.function is None and not reading.counts(key)
         elif key == "state":
