@@ -247,7 +247,7 @@ class Call:
             if not again:
                 now = self.dedup.clock()
                 seconds = (("waited", now - self.started), ("saved", now - flight.opened_at))
-                self.dedup.telemetry.record_wait(now - self.started, self.label, flight.loop.call_soon)
+                self.dedup.telemetry.record_wait(now - self.started, self.label)
                 self._tell(
                     "collapsed",
                     "in-flight",

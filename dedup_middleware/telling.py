@@ -81,7 +81,7 @@ def _tell_collapsed(exchange: Request, reason: Reason, flight: Flight) -> tuple[
     dedup, label, trace = exchange.dedup, exchange.plan.label, flight.trace
     telemetry, now = dedup.telemetry, dedup.clock()
     waited, saved = now - exchange.started, now - flight.opened_at if flight.took is None else flight.took
-    telemetry.record_wait(waited, label, flight.loop.call_soon)
+    telemetry.record_wait(waited, label)
     seconds = (("waited", waited), ("saved", saved))
     if requests_log.isEnabledFor(DEBUG):
         telemetry.debug("collapsed", reason, label, seconds)

@@ -109,19 +109,6 @@ async def test_a_followers_wait_ends_with_its_last_byte_and_is_not_taken_for_the
     assert metrics.read()["dedup.forward.duration"] == {point(rule="default", method="GET"): (1, 1.0)}
 
 
-@pytest.mark.parametrize("loop", ["closed", "never turns"])
-def test_waits_are_recorded_even_where_the_loop_that_should_is_gone(loop: str, metrics: Metrics) -> None:
-    telemetry = Dedup(meter_provider=metrics.provider).telemetry
-
-    def later(_: Callable[[], None]) -> None:
-        if loop == "closed":
-            raise RuntimeError("Event loop is closed")
-
-    for _ in range(5000):
-        telemetry.record_wait(1.0, "default", later)
-    assert metrics.read()["dedup.wait.duration"] == {point(rule="default"): (5000, 5000.0)}
-
-
 async def test_durations_fall_into_buckets_of_seconds(
     clock: FakeClock, make_dedup: Make, metrics: Metrics
 ) -> None:

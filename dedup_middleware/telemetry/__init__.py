@@ -21,8 +21,6 @@ from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, Tally, instr
 from .spans import Seconds, Spans, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..core.status import Outcome, Reason
     from ..events import AlertRaised
 
@@ -59,8 +57,6 @@ DEBUG: Final = logging.DEBUG
 
 _where: Final = lru_cache(maxsize=1024)(place)
 """A histogram's attributes; an instrument only reads them."""
-_MAX_WAITS: Final = 1000
-"""Followers' waits that are held to be recorded in one go."""
 _REPEAT: Final = 60.0
 """Seconds between two log lines of one kind about our own parts."""
 
@@ -80,7 +76,6 @@ class Telemetry(Spans):
         super().__init__(version, tracer_provider)
         self.store_failures = 0
         self._logged: dict[str, float] = {}
-        self._waits: list[tuple[float, str]] = []
         self._instruments = self._join(meter_provider) or Instruments(metrics.NoOpMeter(SCOPE_NAME))
 
     @harmless
@@ -111,29 +106,16 @@ class Telemetry(Spans):
     @harmless
     def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:
         """A forward is over."""
-        attributes = _where(label, known(method))
-        self._instruments.forward_duration.record(seconds, attributes)
+        told, attributes = self._instruments, _where(label, known(method))
+        told.record(told.forward_duration, seconds, attributes)
         if followers:
-            self._instruments.flight_followers.record(followers, attributes)
+            told.record(told.flight_followers, followers, attributes)
 
     @harmless
-    def record_wait(self, seconds: float, label: str, later: Callable[[Callable[[], None]], object]) -> None:
-        """A follower has its last byte; recorded `later`, when those that were woken with it have theirs.
-
-        Or now, where many wait: the loop that was to do it may be closed, or another thread was quicker.
-        """
-        self._waits.append((seconds, label))
-        number = len(self._waits)
-        if number == 1:
-            later(self._record_waits)
-        elif number >= _MAX_WAITS:
-            self._record_waits()
-
-    @harmless
-    def _record_waits(self) -> None:
-        waits, self._waits = self._waits, []
-        for seconds, label in waits:
-            self._instruments.wait_duration.record(seconds, {"dedup.rule": label})
+    def record_wait(self, seconds: float, label: str) -> None:
+        """A follower has its last byte."""
+        told = self._instruments
+        told.record(told.wait_duration, seconds, _where(label, ""))
 
     @harmless
     def record_store(self, seconds: float, operation: str) -> None:

@@ -1,6 +1,7 @@
 """Instruments: what a metrics SDK hears.
 
-Law: callbacks run in the exporter's thread and only read; several engines of one process sum up, none is lost.
+Law: callbacks run in the exporter's thread, tell what is held and only read; several engines of one process sum up,
+none is lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from ..core.status import Outcome, Reason
 from ..forking import after_fork
 from .attributes import place
+from .guard import harmless
+from .held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +62,9 @@ class Engine(Protocol):
     tallies: dict[CountKey, Tally]
     gauges: Gauges
 
+    def warn(self, kind: str, message: str, *args: object) -> None:
+        """A warning about our own parts, at most once a minute a kind."""
+
 
 class _Book(NamedTuple):
     """What one engine counted; the counts stay when the engine is gone, or counters would fall."""
@@ -70,11 +76,14 @@ class _Book(NamedTuple):
 class Instruments:
     """One provider's instruments, which sum up over its engines: an SDK hears only the first callback of a name.
 
-    Their callbacks run in the exporter's thread and only read; a dict's copy is one step there.
+    Their callbacks run in the exporter's thread and only read; a dict's copy is one step there. An SDK calls back all
+    of them before it reads any histogram: so the first one tells what is held for these.
     """
 
     def __init__(self, meter: Meter) -> None:
         self._books: list[_Book] = []
+        self._held = Held()
+        self.record = self._held.record
         histogram = meter.create_histogram
         self.forward_duration = histogram(
             "dedup.forward.duration", "s", "Length of forwards", explicit_bucket_boundaries_advisory=SECONDS
@@ -127,11 +136,24 @@ class Instruments:
                 total.saved += tally.saved
         self._books = [*books, _Book(weakref.ref(engine), engine.tallies)]
 
+    def _engines(self) -> list[Engine]:
+        return [engine for book in self._books if (engine := book.engine()) is not None]
+
+    def warn(self, kind: str, message: str, *args: object) -> None:
+        """Whose values they are is not known any more: each engine warns."""
+        for engine in self._engines():
+            engine.warn(kind, message, *args)
+
+    @harmless
+    def _collect(self) -> None:
+        self._held.collect()
+
     def _tallies(self) -> list[Tally]:
         """All there are, of requests that there were."""
         return [tally for book in self._books for tally in book.tallies.copy().values() if tally.number]
 
     def _requests(self, _: CallbackOptions) -> Iterator[Observation]:
+        self._collect()
         total: Counter[CountKey] = Counter()
         for tally in self._tallies():
             total[tally.outcome, tally.reason, tally.label, tally.method] += tally.number
@@ -150,8 +172,7 @@ class Instruments:
 
     def _sum(self, gauge: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            engines = [engine for book in self._books if (engine := book.engine()) is not None]
-            return [Observation(sum(getattr(engine.gauges, gauge)() for engine in engines))]
+            return [Observation(sum(getattr(engine.gauges, gauge)() for engine in self._engines()))]
 
         return observe
 

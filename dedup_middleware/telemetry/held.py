@@ -1,0 +1,70 @@
+"""Held values: what histograms are told, together where somebody collects, since one by one it costs twice as much.
+
+Law: nothing is held but for who is known to come for it; who comes finds all of it, and nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import context
+
+from ..forking import after_fork
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram
+
+    from .attributes import Attributes
+
+MOST: Final = 256
+"""Values that are held at most; a reader may come but once a minute."""
+SLICE: Final = 64
+"""Of these as many are told together where there is no room: a request waits for no more."""
+
+
+class Held:
+    """Values on their way to their histograms, put in by any thread and told by any other.
+
+    One end of the deque is for each: what was taken out by one thread, no other one finds.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+        after_fork(self, Held._forget)
+
+    def _forget(self) -> None:
+        """Hold nothing: a child process tells nothing of its parent's, and has a reader of its own or none."""
+        self._values: deque[tuple[Histogram, float, Attributes]] = deque()
+        self._awaited = False
+
+    def record(self, histogram: Histogram, value: float, attributes: Attributes) -> None:
+        """Record a value in time for the next collection; `attributes` may be told later, so none may change them.
+
+        At once where a span is current, or whatever else an exemplar is made from; and as long as nobody has ever
+        collected, as there may be no SDK.
+        """
+        if not self._awaited or context.get_current():
+            histogram.record(value, attributes)
+            return
+        self._values.append((histogram, value, attributes))
+        if len(self._values) > MOST:
+            self._tell(SLICE)
+
+    def collect(self) -> None:
+        """Somebody collects, and reads the histograms next; he is to find in them what is held."""
+        self._awaited = True
+        token = context.attach(context.Context())  # his is not where these values come from
+        try:
+            self._tell(len(self._values))
+        finally:
+            context.detach(token)
+
+    def _tell(self, number: int) -> None:
+        values = self._values
+        for _ in range(number):
+            try:
+                histogram, value, attributes = values.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            histogram.record(value, attributes)
