@@ -87,7 +87,7 @@ def tell(
 ) -> None:
     """Trace a hit where a tracer records, and log it; `span` is that of a request that led before."""
     telemetry = dedup.telemetry
-    tracer = telemetry.tracer(now)
+    tracer = telemetry.found or telemetry.tracer(now)
     if dedup.events.heard:
         dedup.events.publish(
             ResponseServed(
@@ -130,7 +130,8 @@ def tell(
                 headers=scope["headers"],
             )
     if not requests_log.isEnabledFor(DEBUG):
-        telemetry.quiet_until = telemetry.look_again if tracer is None else now
+        if tracer is None:
+            telemetry.quiet_until = telemetry.look_again
     else:
         telemetry.debug(
             outcome, reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, StaticSampler
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult, StaticSampler
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
@@ -643,6 +643,52 @@ async def test_a_global_provider_that_is_set_later_is_found_within_a_second(
     clock.advance(1)
     await get(app)
     assert {span.name for span in seen.spans} == {"forwarded GET", "forward GET"}
+
+
+async def test_each_hit_of_a_response_has_a_span_of_its_own_kind_and_age(
+    make_dedup: Make, clock: FakeClock
+) -> None:
+    """What its hits have in common is made once: others in between share it with nobody, and nobody changes it."""
+    sampled: list[Any] = []
+
+    class Keeping(StaticSampler):
+        def should_sample(self, *arguments: Any, **settings: Any) -> SamplingResult:
+            sampled.append(arguments[4] if len(arguments) > 4 else settings["attributes"])
+            return super().should_sample(*arguments, **settings)
+
+    seen = Seen(sampler=Keeping(Decision.RECORD_AND_SAMPLE))
+    fields = [(b"cache-control", b"max-age=60"), (b"etag", b'"1"')]
+    rule = Rule("/kept/{x}", ttl="origin", vary="origin")
+    dedup = make_dedup(rule, tracer_provider=seen.provider)
+    app = DedupMiddleware(GatedApp(lambda *_: (200, fields, b"x"), opened=True), dedup=dedup)
+    asked: list[tuple[str, list[tuple[bytes, bytes]], str, int]] = [
+        ("GET", [], "fresh", 200),
+        ("HEAD", [], "fresh", 200),
+        ("GET", [(b"if-none-match", b'"1"')], "not-modified", 304),
+        ("GET", [(b"range", b"bytes=0-0")], "range", 206),
+        ("GET", [(b"range", b"bytes=9-")], "range", 416),
+        ("GET", [], "fresh", 200),
+        ("GET", [], "fresh", 200),
+    ]
+    await get(app, "/kept/1")
+    for method, headers, _, _ in asked:
+        clock.advance(1.0000008)
+        await get(app, "/kept/1", method, headers)
+    await get(app, "/kept/2")
+    await get(app, "/kept/2")
+    *hits, other = map(attributes, seen.named("hit "))
+    names = ("http.request.method", "dedup.reason", "http.response.status_code", "dedup.age")
+    assert [tuple(hit[name] for name in names) for hit in hits] == [
+        (method, reason, status, round(1.0000008 * turn, 6))
+        for turn, (method, _, reason, status) in enumerate(asked, start=1)
+    ]
+    first, second = (f"{number(span):016x}" for span in seen.named("forward "))
+    assert {hit["dedup.flight"] for hit in hits} == {first}
+    assert len({hit["dedup.key"] for hit in hits}) == 1
+    assert (other["dedup.flight"], other["dedup.age"]) == (second, 0.0)
+    assert other["dedup.key"] != hits[0]["dedup.key"]
+    ages = [given["dedup.age"] for given in sampled if given and "dedup.age" in given]
+    assert ages == [hit["dedup.age"] for hit in (*hits, other)]
 
 
 SCRIPT = """

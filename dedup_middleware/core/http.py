@@ -47,11 +47,12 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
 
     Times are seconds of the injected monotonic clock. `size` counts what the store is charged for, in bytes.
     `names` are the tags and the target by which it is invalidated. `seconds` is how long its forward took, and
-    `flight` the forward's span id in hex (None where it was not sampled); `link` is opaque to all but telemetry.
-    `expires` is when it turns stale. It is worth keeping for `kept` seconds more: for `stale_while_revalidate` seconds
-    it answers while it is fetched anew, for `stale_if_error` seconds instead of an error, where it is `rigid` never.
-    From `refresh_at` on a hit fetches it anew, but not before `refresh_after`. `arrived` is when it was made or came,
-    in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says that its entity tag is not the app's.
+    `flight` the forward's span id in hex (None where it was not sampled); `link` and `told` are opaque to all but
+    telemetry. `expires` is when it turns stale. It is worth keeping for `kept` seconds more: for
+    `stale_while_revalidate` seconds it answers while it is fetched anew, for `stale_if_error` seconds instead of an
+    error, where it is `rigid` never. From `refresh_at` on a hit fetches it anew, but not before `refresh_after`.
+    `arrived` is when it was made or came, in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says
+    that its entity tag is not the app's.
     Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used` is
     the store's own.
     """
@@ -86,6 +87,7 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
     own_etag: bool = False
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
+    told: Any = None
 
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""

@@ -24,6 +24,11 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
+def failed(one: Warns, what: str, error: Exception) -> None:
+    """Warn that it could not do that."""
+    one.warn("telemetry", "telemetry: %s failed with %s", what, type(error).__qualname__)
+
+
 def harmless(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R | None]:
     """A method that gives None where it fails, and costs a log line a minute."""
 
@@ -32,7 +37,7 @@ def harmless(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[
         try:
             return method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no fault of the request
-            self.warn("telemetry", "telemetry: %s failed with %s", method.__name__, type(error).__qualname__)
+            failed(self, method.__name__, error)
             return None
 
     return guarded
