@@ -5,8 +5,8 @@ Law: what a hit does not need, a hit does not do: no task, no lock but the store
 
 from __future__ import annotations
 
-import time
 from math import floor
+from time import time, time_ns
 from typing import TYPE_CHECKING
 
 from .core.conditional import NOT_IN_304, not_modified
@@ -91,7 +91,7 @@ def tell(
     if dedup.events.heard:
         dedup.events.publish(
             ResponseServed(
-                at=time.time(),
+                at=time(),
                 rule=plan.label,
                 key=key.hex(),
                 duration=dedup.clock() - now,
@@ -99,19 +99,10 @@ def tell(
             )
         )
     if tracer is not None:
-        started = time.time_ns() - int((dedup.clock() - now) * 1e9)
+        started = time_ns() - int((dedup.clock() - now) * 1e9)
         age = now - stored.stored_at
         if span is None and outcome == "hit":
-            telemetry.hit(
-                tracer,
-                started,
-                plan.tally[reason],
-                key,
-                status,
-                stored,
-                age,
-                scope["headers"],
-            )
+            telemetry.hit(tracer, started, plan.tally[reason], key, status, stored, age, scope["headers"])
         else:
             telemetry.tell(
                 tracer,
