@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .attributes import Attributes
 
-MOST: Final = 256
+MOST: Final = 1000
 """Values that are held at most; a reader may come but once a minute."""
 SLICE: Final = 64
 """Of these as many are told together where there is no room: a request waits for no more."""
@@ -26,23 +26,25 @@ SLICE: Final = 64
 class Held:
     """Values on their way to their histograms, put in by any thread and told by any other.
 
-    One end of the deque is for each: what was taken out by one thread, no other one finds.
+    One end of the deque is for each: what was taken out by one thread, no other one finds. `awaited` says that the
+    histograms are an SDK's own, so that somebody will come for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, awaited: bool) -> None:
+        self._from_the_start = awaited
         self._forget()
         after_fork(self, Held._forget)
 
     def _forget(self) -> None:
         """Hold nothing: a child process tells nothing of its parent's, and has a reader of its own or none."""
         self._values: deque[tuple[Histogram, float, Attributes]] = deque()
-        self._awaited = False
+        self._awaited = self._from_the_start
 
     def record(self, histogram: Histogram, value: float, attributes: Attributes) -> None:
         """Record a value in time for the next collection; `attributes` may be told later, so none may change them.
 
-        At once where a span is current, or whatever else an exemplar is made from; and as long as nobody has ever
-        collected, as there may be no SDK.
+        At once where a span is current, or whatever else an exemplar is made from; and by the API's stand-ins as long
+        as nobody has ever collected, as there may be no SDK.
         """
         if not self._awaited or context.get_current():
             histogram.record(value, attributes)

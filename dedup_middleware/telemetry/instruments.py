@@ -82,8 +82,6 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._books: list[_Book] = []
-        self._held = Held()
-        self.record = self._held.record
         histogram = meter.create_histogram
         self.forward_duration = histogram(
             "dedup.forward.duration", "s", "Length of forwards", explicit_bucket_boundaries_advisory=SECONDS
@@ -103,6 +101,9 @@ class Instruments:
             "Length of invalidations and sweeps",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
+        stands_in = type(self.forward_duration).__module__.startswith("opentelemetry.metrics")
+        self._held = Held(awaited=not stands_in)
+        self.record = self._held.record
         meter.create_observable_counter(
             "dedup.requests", [self._requests], "{request}", "Requests by outcome and reason"
         )

@@ -69,13 +69,11 @@ class Slow:
 def deduplicated(
     app: App, *rules: Rule, default: Rule | None = None, metrics: bool = True, tracer: Any = None
 ) -> DedupMiddleware:
-    """The middleware around an app, with an SDK's metrics, which were read once, unless told otherwise."""
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False) if metrics else None
-    dedup = Dedup(rules, default=default, meter_provider=provider, tracer_provider=tracer)
-    if metrics:
-        reader.get_metrics_data()
-    return DedupMiddleware(app, dedup=dedup)
+    """The middleware around an app, with an SDK's metrics unless told otherwise."""
+    provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False) if metrics else None
+    return DedupMiddleware(
+        app, dedup=Dedup(rules, default=default, meter_provider=provider, tracer_provider=tracer)
+    )
 
 
 def many_rules(shape: str, number: int, *, mode: Literal["on", "off"] = "on") -> Iterable[Rule]:
