@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 _skipped: dict[str, str] = {}
 
 
+def keep_what_is_there() -> None:
+    """No collection of garbage looks again at what is there now: it outlives the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()
+
+
 def pytest_configure() -> None:
     """Compile each module once for all processes that the tests start, whatever the environment says."""
     sys.dont_write_bytecode = False
@@ -40,14 +47,19 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return (yield) + 1
 
 
-def pytest_collection_finish() -> None:
-    """What is there before the first test stays, so no collection of garbage looks at it again.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is there before the first test stays, so no collection of garbage looks at it, now or later.
 
-    The second collection counts how much is left: almost nothing, so that what tests leave is soon collected.
+    The last collection counts how much is left, almost nothing, so that what tests leave is soon collected; and a
+    test makes thousands of objects at a time, for which to look at every few hundred is to look at most in vain.
     """
-    gc.collect()
-    gc.freeze()
-    gc.collect()
+    gc.disable()
+    found = yield
+    keep_what_is_there()
+    gc.set_threshold(20_000, 10, 10)
+    gc.enable()
+    return found
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -107,6 +119,14 @@ def nobody_listens_in_the_end() -> Iterator[None]:
     """After the last test of this process no thread of a listener or of an audit log is left."""
     yield
     wait_for(lambda: not any(one.name in ("dedup-listener", "dedup-audit") for one in threading.enumerate()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_was_there_stays_out_of_sight() -> Iterator[None]:
+    """A test that thaws what was frozen would make every later collection, in every later test, a slow one."""
+    frozen = gc.get_freeze_count()
+    yield
+    assert gc.get_freeze_count() > frozen / 2
 
 
 @pytest.fixture(autouse=True)
