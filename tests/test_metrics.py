@@ -12,6 +12,7 @@ import pytest
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.status import OUTCOMES, REASONS
 from dedup_middleware.stores import keeper
+from dedup_middleware.telemetry.instruments import instruments
 
 from .kit import FakeClock, GatedApp, VirtualTime, all_of, call, get, settle
 from .telemetry_kit import Metrics, Point, story
@@ -248,3 +249,14 @@ async def test_two_engines_on_one_provider_add_up_and_what_a_gone_one_counted_st
     await get(DedupMiddleware(GatedApp(opened=True), dedup=first))
     assert total() == 7
     assert metrics.read()["dedup.flights.active"] == {frozenset(): 0}
+
+
+async def test_what_many_gone_engines_counted_is_in_few_books(metrics: Metrics) -> None:
+    """Who makes engine after engine pays for none of those before."""
+    for _ in range(200):
+        await get(DedupMiddleware(GatedApp(opened=True), meter_provider=metrics.provider))
+        await settle(1)
+        gc.collect()
+
+    assert len(instruments("", metrics.provider)._books) < 100
+    assert sum(metrics.read()["dedup.requests"].values()) == 200

@@ -73,6 +73,25 @@ class _Book(NamedTuple):
     tallies: dict[CountKey, Tally]
 
 
+_FEW: Final = 32
+"""So many books are kept as they are."""
+
+
+def _summed_up(books: list[_Book]) -> list[_Book]:
+    """The same counts, with one book for all engines that are gone."""
+    gone = _Book(lambda: None, {})
+    kept = [gone]
+    for book in books:
+        if book.engine() is not None:
+            kept.append(book)
+            continue
+        for key, tally in book.tallies.items():
+            total = gone.tallies.setdefault(key, Tally(*key))
+            total.number += tally.number
+            total.saved += tally.saved
+    return kept
+
+
 class Instruments:
     """One provider's instruments, which sum up over its engines: an SDK hears only the first callback of a name.
 
@@ -82,6 +101,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._books: list[_Book] = []
+        self._room = _FEW
         histogram = meter.create_histogram
         self.forward_duration = histogram(
             "dedup.forward.duration", "s", "Length of forwards", explicit_bucket_boundaries_advisory=SECONDS
@@ -124,18 +144,15 @@ class Instruments:
         )
 
     def add(self, engine: Engine) -> None:
-        """Count an engine in; what engines counted that are gone goes into one book."""
-        gone = _Book(lambda: None, {})
-        books = [gone]
-        for book in self._books:
-            if book.engine() is not None:
-                books.append(book)
-                continue
-            for key, tally in book.tallies.items():
-                total = gone.tallies.setdefault(key, Tally(*key))
-                total.number += tally.number
-                total.saved += tally.saved
-        self._books = [*books, _Book(weakref.ref(engine), engine.tallies)]
+        """Count an engine in; now and then what engines counted that are gone goes into one book.
+
+        Not each time: who makes engine after engine would sum up all that went before with each one.
+        """
+        books = [*self._books, _Book(weakref.ref(engine), engine.tallies)]
+        if len(books) > self._room:
+            books = _summed_up(books)
+            self._room = max(_FEW, 2 * len(books))
+        self._books = books
 
     def _engines(self) -> list[Engine]:
         return [engine for book in self._books if (engine := book.engine()) is not None]
