@@ -293,21 +293,44 @@ def held(
     }
 
 
+def _blank(browser: Browser) -> Page:
+    """A page in which nothing is: one that a test left, since each new one starts a process of its own."""
+    left = (context.pages[0] for context in browser.contexts)
+    return next((page for page in left if page.url == "about:blank"), None) or browser.new_page()
+
+
+def _wipe(page: Page) -> None:
+    """Leave a page as it was made: no cookie, nothing stored, nobody who listens or answers for the server."""
+    page.evaluate("localStorage.clear(), sessionStorage.clear()")
+    page.unroute_all()
+    page.goto("about:blank")
+    page.context.clear_cookies()
+
+
 @contextlib.contextmanager
 def watched(
     browser: Browser, origin: str, view: str = "", *, quiet: bool = True, **context: Any
 ) -> Iterator[Page]:
     """The page, watched: nothing on its console, no request but to its own origin."""
-    page = browser.new_page(**context)
+    page = _blank(browser) if not context else browser.new_page(**context)
     said: list[str] = []
     asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if quiet else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    heard = {
+        "console": lambda message: said.append(message.text) if quiet else None,
+        "pageerror": lambda error: said.append(str(error)),
+        "request": lambda request: asked.append(request.url),
+    }
+    for event, hear in heard.items():
+        page.on(event, hear)  # type: ignore[call-overload] # one overload for each name
     page.goto(f"{origin}/_dedup/{view}")
     page.wait_for_selector(f"{LIVE}, #sign-in:not([hidden])")
     yield page
-    page.close()
+    for event, hear in heard.items():
+        page.remove_listener(event, hear)
+    if context:
+        page.close()
+    else:
+        _wipe(page)
     assert said == []
     assert {url for url in asked if not url.startswith(f"{origin}/_dedup/")} == set()
 
