@@ -57,7 +57,7 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.disable()
     found = yield
     keep_what_is_there()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(5_000, 10, 10)
     gc.enable()
     return found
 
