@@ -62,6 +62,18 @@ def pytest_collection() -> Generator[None, object, object]:
     return found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts a browser or runs the example comes first, while all workers have other things to do.
+
+    Last, it would be dealt out among workers with nothing left, each of which starts a browser and an app of its own.
+    """
+
+    def waits(item: pytest.Item) -> bool:
+        return item.get_closest_marker("browser") is not None or item.path.name.startswith("test_example")
+
+    items.sort(key=waits, reverse=True)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         _skipped[report.nodeid] = _reason(report.longrepr)
