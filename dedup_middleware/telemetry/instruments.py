@@ -148,11 +148,12 @@ class Instruments:
 
         Not each time: who makes engine after engine would sum up all that went before with each one.
         """
-        books = [*self._books, _Book(weakref.ref(engine), engine.tallies)]
-        if len(books) > self._room:
-            books = _summed_up(books)
-            self._room = max(_FEW, 2 * len(books))
-        self._books = books
+        with _making.lock:
+            books = [*self._books, _Book(weakref.ref(engine), engine.tallies)]
+            if len(books) > self._room:
+                books = _summed_up(books)
+                self._room = max(_FEW, 2 * len(books))
+            self._books = books
 
     def _engines(self) -> list[Engine]:
         return [engine for book in self._books if (engine := book.engine()) is not None]

@@ -33,7 +33,6 @@ KNOWN: Final[dict[str, tuple[int, ...]]] = {
     "the_join_window_is_forgotten": (222, 295, 800, 1094),
     "vary_is_not_looked_at": (59, 333, 1073, 1174),
     "share_errors_is_forgotten": (137, 161, 168, 234),
-    "flights_leave_by_key": (167, 250, 284, 316),
     "followers_get_refusals": (58, 92, 241, 333),
     "a_mangled_body_counts_as_whole": (45, 176, 229, 393),
     "an_outgrown_flight_takes_newcomers": (159, 496, 519, 707),
