@@ -114,7 +114,7 @@ def _ended_badly(
     lost: Exception | None,
 ) -> None:
     """Tell of a flight without a whole answer, or with a lost client, and raise what its leader is to hear."""
-    if waiter.gone and isinstance(error, asyncio.CancelledError):
+    if (waiter.gone or waiter.cut or lost is not None) and isinstance(error, asyncio.CancelledError):
         error = None  # a deserted flight's, our own doing: nobody cancelled this call
     failed = None if flight.complete or waiter.gone else "IncompleteResponse"
     if error is not None:
