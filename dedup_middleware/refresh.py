@@ -44,13 +44,18 @@ def refresh(
     flight = open_flight(dedup, plan, scope, key, asyncio.get_running_loop(), listed=True, runs_on=True)
     if flight is None:
         return
+    method = scope["method"]
+    try:
+        work = _Refresh(dedup, app, plan, flight, base, method, dict(scope), _unheard, shown, body, stored)
+    except Exception as error:  # noqa: BLE001 - the request has its answer; as in `turns`, nobody may wait for this one
+        dedup.flights.forget(flight)
+        dedup.telemetry.warn("refresh", "a refresh could not begin (%s)", type(error).__qualname__)
+        return
     stored.refresh_after = NEVER  # while it runs, however long its body takes
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
-        flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, scope["method"], key)
-    flight.launch(
-        _Refresh(dedup, app, plan, flight, base, scope["method"], dict(scope), _unheard, shown, body, stored)
-    )
+        flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
+    flight.launch(work)
 
 
 class _Refresh(Forward):

@@ -96,7 +96,11 @@ async def run(exchange: Exchange) -> None:
         if flight is None:
             await _alone(exchange, "too-many-flights")
             return
-        forward = _begin(exchange, flight, shown, stored)
+        try:
+            forward = _begin(exchange, flight, shown, stored)
+        except BaseException:  # what outer layers left there can't be looked at: nobody may wait for it
+            dedup.flights.forget(flight)
+            raise
         reason = alone if alone is not None and ask.reason == "miss" else ask.reason
         if holder is None:
             done = await lead(exchange, flight, forward, reason)

@@ -8,12 +8,26 @@ from typing import Any
 
 import pytest
 
-from dedup_middleware import Dedup, DedupMiddleware, Rule
+from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 from dedup_middleware.body import Body, Budget
 from dedup_middleware.core import answer
 from dedup_middleware.core.callers import Caller
+from dedup_middleware.flight import GRACE
 
-from .kit import Call, FakeClock, SteppedApp, call, chunk, get, head, settle
+from .kit import (
+    Call,
+    FakeClock,
+    GatedApp,
+    SlowCall,
+    SteppedApp,
+    VirtualTime,
+    call,
+    chunk,
+    get,
+    head,
+    make_scope,
+    settle,
+)
 
 Make = Callable[..., Dedup]
 GERMAN = [(b"accept-language", b"de")]
@@ -213,3 +227,87 @@ def test_a_caller_shows_no_credentials_to_tools_that_ask_for_its_fields() -> Non
     caller = Caller([(b"authorization", b"a secret")], "/", None)
 
     assert (caller.__rich_repr__(), "secret" in repr(caller)) == ([], False)
+
+
+class NotLoaded(dict[str, Any]):
+    """What an outer layer left in a scope, and can't be looked at as yet."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise RuntimeError("not loaded")
+
+    __iter__ = keys = items = _refuse
+
+
+@pytest.mark.parametrize("ttl", [0, 5])
+@pytest.mark.parametrize(
+    "left", [{"session": NotLoaded(a=1)}, {"extensions": ["tls"]}], ids=["session", "extensions"]
+)
+async def test_what_can_t_be_looked_at_and_does_not_count_fails_no_request(
+    left: dict[str, Any], ttl: int, make_dedup: Make
+) -> None:
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup(default=Rule(ttl=ttl, identity="shared")))
+
+    assert [(await get(app, **left)).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_request_whose_forward_can_t_be_made_leaves_no_flight_that_others_would_wait_for(
+    make_dedup: Make,
+) -> None:
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup())
+    calls = [call(app, extensions=NotLoaded(a=1)) for _ in range(2)]
+    await settle()
+
+    for one in calls:
+        with pytest.raises(RuntimeError, match="not loaded"):
+            await one.done()
+
+
+async def test_a_refresh_that_can_t_be_made_concerns_nobody(make_dedup: Make, clock: FakeClock) -> None:
+    dedup = make_dedup(default=Rule(ttl=5, refresh_ahead=4))
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+    await get(app)
+    clock.advance(2)
+
+    hit = await get(app, extensions=NotLoaded(a=1))
+
+    assert (hit.body, hit.header(b"cache-status")) == (b"run 1", b"dedup; hit; ttl=3")
+    assert dedup.flights.is_empty
+
+
+class FailingCall(Call):
+    """A client that is gone when the first chunk comes, as a server's send tells that raises."""
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError("client gone")
+        await super()._send(message)
+
+
+async def test_a_leader_whose_send_failed_hears_that_and_of_no_cancellation(
+    make_dedup: Make, virtual_time: VirtualTime
+) -> None:
+    bare = SteppedApp(head(), chunk(b"one"), None)
+    leader = FailingCall(DedupMiddleware(bare, dedup=make_dedup()), make_scope())
+    bare.step(2)
+    await virtual_time.go(GRACE + 1)
+
+    assert bare.cancelled == 1
+    with pytest.raises(OSError, match="client gone"):
+        await leader.done()
+
+
+async def test_a_leader_that_was_cut_before_all_others_left_hears_of_no_cancellation(
+    make_dedup: Make, virtual_time: VirtualTime
+) -> None:
+    bare = SteppedApp(head(), *[chunk(b"12345678") for _ in range(4)], None)
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(max_response_body=10)))
+    leader, follower = SlowCall(app, make_scope()), call(app)
+    bare.step(5)
+    await virtual_time.go(30)
+    follower.disconnect()
+    await virtual_time.go(GRACE + 1)
+    leader.take_all()
+
+    assert bare.cancelled == 1
+    with pytest.raises(ForwardFailed, match="SlowReader"):
+        await leader.done()

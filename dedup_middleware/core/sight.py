@@ -5,6 +5,7 @@ Law: only what is keyed, noise, what frames the body, and what the operator swor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .callers import cookie_pairs
@@ -72,7 +73,9 @@ def _extensions(reading: Reading, extensions: Any) -> dict[str, Any]:
     keep = {"http.response.early_hint"}
     if reading.function is not None or reading.counts("certificate"):
         keep.add("tls")
-    return {name: value for name, value in (extensions or {}).items() if name in keep}
+    if not isinstance(extensions, Mapping):  # as the key has it, too
+        return {}
+    return {name: value for name, value in extensions.items() if name in keep}
 
 
 def one_identity(reading: Reading, scope: Scope) -> bool:
