@@ -131,6 +131,23 @@ def test_two_engines_of_one_provider_and_one_that_is_gone_lose_nothing(metrics: 
     assert metrics.read()[FORWARDS] == {WHERE: (5, 2.5)}
 
 
+def test_two_providers_that_have_one_meter_lose_nothing_of_their_engines(metrics: Metrics) -> None:
+    class Wrapping(MeterProvider):
+        def get_meter(self, *asked: Any, **more: Any) -> Any:
+            return metrics.provider.get_meter(*asked, **more)
+
+    providers = [Wrapping(shutdown_on_exit=False) for _ in range(2)]
+    engines = [Dedup(meter_provider=provider) for provider in providers]
+    for engine in engines:
+        forwards(engine.telemetry, 2)
+        engine.telemetry.count("forwarded", "miss", "default", "GET")
+
+    told = metrics.read()
+
+    assert told[FORWARDS] == {WHERE: (4, 2.0)}
+    assert list(told["dedup.requests"].values()) == [2]
+
+
 def test_what_one_reader_made_tell_another_one_of_the_provider_finds_too(make_dedup: Make) -> None:
     other = InMemoryMetricReader()
     metrics = Metrics(other)
@@ -260,6 +277,15 @@ assert count() == 5, count()
 record()
 assert count() == 10, count()
 """
+SET_AND_GIVEN = f"""
+{LATE}
+provider = MeterProvider([reader])
+metrics.set_meter_provider(provider)
+record()
+given = Dedup(meter_provider=provider)
+given.telemetry.record_forward(0.5, 0, "default", "GET")
+assert count() == 6, count()
+"""
 FORKED = f"""
 {LATE}
 import os, signal, warnings
@@ -283,6 +309,7 @@ assert count() == 5, count()
     "script",
     [
         pytest.param(SET_LATER, id="a-provider-that-is-set-later-hears-all-since"),
+        pytest.param(SET_AND_GIVEN, id="a-provider-that-is-set-and-given-is-one"),
         pytest.param(
             FORKED,
             id="a-child-tells-its-own-alone",

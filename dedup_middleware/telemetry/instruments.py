@@ -215,17 +215,23 @@ after_fork(_making, _Making.__init__)
 def instruments(version: str, given: MeterProvider | None) -> Instruments:
     """The provider's instruments, made once: an SDK hears only the first callback of a name.
 
-    Those made before a global provider was set are that provider's from then on.
+    Those made before a global provider was set are that provider's from then on, and one that wraps another has its.
     """
-    provider = given or metrics.get_meter_provider()
+    everyones = metrics.get_meter_provider()
+    provider = given or everyones
     with _making.lock:
         found = _by_provider.get(provider)
         if found is None:
-            if given is None and _early:
+            if provider is everyones and _early:
                 found = _by_provider.pop(_early.pop(), None)
-            _by_provider[provider] = found = found or Instruments(
-                metrics.get_meter(SCOPE_NAME, version, given)
-            )
-            if given is None and type(provider).__module__.startswith("opentelemetry.metrics"):
+            _by_provider[provider] = found = found or _of(metrics.get_meter(SCOPE_NAME, version, provider))
+            if provider is everyones and type(provider).__module__.startswith("opentelemetry.metrics"):
                 _early.append(provider)
         return found
+
+
+def _of(meter: Meter) -> Instruments:
+    """A meter's instruments; one that was there already gives the same histogram, and hears no more callbacks."""
+    made = Instruments(meter)
+    there = (one for one in _by_provider.values() if one.forward_duration is made.forward_duration)
+    return next(there, made)
