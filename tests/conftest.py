@@ -108,10 +108,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium; the test skips where there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
+    for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
-    pytest.skip("no Chromium in PATH; on Debian and Ubuntu: sudo apt install chromium")
+    pytest.skip("no Chromium in PATH; on Debian and Ubuntu: sudo apt install chromium-headless-shell")
 
 
 @pytest.fixture(scope="module")
