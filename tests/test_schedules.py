@@ -32,7 +32,7 @@ from .schedules.world import World
 
 pytestmark = pytest.mark.slow
 
-ALWAYS, THOROUGH, RANGE = 2000, 5000, 50
+ALWAYS, THOROUGH, RANGE = 1400, 5000, 50
 """Seeds of every run, of a thorough one, and of one test."""
 
 
