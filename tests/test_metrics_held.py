@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -105,6 +106,44 @@ def test_no_more_than_a_bound_is_held_and_a_request_tells_no_more_than_a_slice(
         assert metrics.read()[FORWARDS] == {WHERE: (count, 0.5 * count)}
 
 
+async def test_who_was_woken_together_goes_on_before_what_is_too_much_is_told(
+    telemetry: Telemetry, told: list[float]
+) -> None:
+    for _ in range(2):  # in one step of the loop each
+        forwards(telemetry, 3 * MOST // 4)
+        assert told == []
+        await settle()
+    assert len(told) == MOST // 2 + SLICE
+    forwards(telemetry, 2 * MOST)
+    assert len(told) > MOST // 2 + SLICE, "a loop that does not come to it does not make it hold ever more"
+
+
+async def test_a_loop_that_was_closed_before_it_came_to_it_is_not_waited_for(
+    telemetry: Telemetry, told: list[float]
+) -> None:
+    def full() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(forwards, telemetry, MOST + 1)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    await asyncio.to_thread(full)
+    assert told == []
+    forwards(telemetry, 5 * MOST)
+    assert len(told) >= 4 * MOST
+
+
+async def test_a_histogram_that_fails_later_costs_a_line_too(
+    metrics: Metrics, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(type(metrics.provider.get_meter("x").create_histogram("x")), "record", boom)
+    forwards(telemetry, MOST + 1)
+    await settle()
+    (line,) = caplog.records
+    assert line.getMessage() == "telemetry: record failed with BoomError"
+
+
 def test_nothing_is_held_for_the_apis_stand_ins_as_long_as_nobody_has_come_for_it() -> None:
     values: list[float] = []
 
@@ -112,7 +151,7 @@ def test_nothing_is_held_for_the_apis_stand_ins_as_long_as_nobody_has_come_for_i
         def record(self, value: float, attributes: object) -> None:
             values.append(value)
 
-    held, told = Held(awaited=False), cast("Histogram", Told())
+    held, told = Held(awaited=False, failed=boom), cast("Histogram", Told())
     held.record(told, 1.0, {})
     assert values == [1.0]
     held.collect()

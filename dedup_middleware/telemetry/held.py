@@ -5,7 +5,9 @@ Law: nothing is held but for who is known to come for it; who comes finds all of
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context
@@ -13,25 +15,27 @@ from opentelemetry import context
 from ..forking import after_fork
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.metrics import Histogram
 
     from .attributes import Attributes
 
 MOST: Final = 1000
-"""Values that are held at most; a reader may come but once a minute."""
+"""Values that are held until somebody comes; a reader may do so but once a minute."""
 SLICE: Final = 64
-"""Of these as many are told together where there is no room: a request waits for no more."""
+"""Of these as many are told together where there is no room."""
 
 
 class Held:
     """Values on their way to their histograms, put in by any thread and told by any other.
 
     One end of the deque is for each: what was taken out by one thread, no other one finds. `awaited` says that the
-    histograms are an SDK's own, so that somebody will come for them.
+    histograms are an SDK's own, so that somebody will come for them; `failed` hears of one that fails later.
     """
 
-    def __init__(self, *, awaited: bool) -> None:
-        self._from_the_start = awaited
+    def __init__(self, *, awaited: bool, failed: Callable[[Exception], None]) -> None:
+        self._from_the_start, self._failed = awaited, failed
         self._forget()
         after_fork(self, Held._forget)
 
@@ -39,6 +43,7 @@ class Held:
         """Hold nothing: a child process tells nothing of its parent's, and has a reader of its own or none."""
         self._values: deque[tuple[Histogram, float, Attributes]] = deque()
         self._awaited = self._from_the_start
+        self._soon = False
 
     def record(self, histogram: Histogram, value: float, attributes: Attributes) -> None:
         """Record a value in time for the next collection; `attributes` may be told later, so none may change them.
@@ -50,12 +55,36 @@ class Held:
             histogram.record(value, attributes)
             return
         self._values.append((histogram, value, attributes))
-        if len(self._values) > MOST:
+        number = len(self._values)
+        if number > MOST:
+            self._make_room(number)
+
+    def _make_room(self, number: int) -> None:
+        """Tell the first of them when all who were woken together have gone on: their readers wait for none of it.
+
+        At once where no loop runs, or one has not come to it.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
             self._tell(SLICE)
+            return
+        if number > 2 * MOST:
+            self._tell(SLICE)
+        elif not self._soon:
+            self._soon = True
+            loop.call_soon(self._tell_the_first, context=Context())
+
+    def _tell_the_first(self) -> None:
+        self._soon = False
+        try:
+            self._tell(len(self._values) - MOST + SLICE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no fault of the loop's
+            self._failed(error)
 
     def collect(self) -> None:
         """Somebody collects, and reads the histograms next; he is to find in them what is held."""
-        self._awaited = True
+        self._awaited, self._soon = True, False
         token = context.attach(context.Context())  # his is not where these values come from
         try:
             self._tell(len(self._values))

@@ -17,7 +17,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from ..core.status import Outcome, Reason
 from ..forking import after_fork
 from .attributes import place
-from .guard import harmless
+from .guard import failed, harmless
 from .held import Held
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Instruments:
             explicit_bucket_boundaries_advisory=SECONDS,
         )
         stands_in = type(self.forward_duration).__module__.startswith("opentelemetry.metrics")
-        self._held = Held(awaited=not stands_in)
+        self._held = Held(awaited=not stands_in, failed=lambda error: failed(self, "record", error))
         self.record = self._held.record
         meter.create_observable_counter(
             "dedup.requests", [self._requests], "{request}", "Requests by outcome and reason"
