@@ -193,6 +193,32 @@ def test_a_head_of_very_many_or_very_long_names_is_not_remembered(name: bytes) -
     assert not len(answer._shapes)
 
 
+@pytest.mark.parametrize(
+    ("method", "status", "lengths", "length"),
+    [
+        ("GET", 200, [b"5", b"5"], 5),
+        ("GET", 200, [b"5", b"6"], -1),
+        ("GET", 200, [b"5", b"6", b"5"], -1),
+        ("GET", 200, [b"x", b"x"], -1),
+        ("HEAD", 200, [b"5", b"6"], None),
+        ("GET", 304, [b"5", b"5"], None),
+    ],
+)
+def test_a_length_that_is_said_more_than_once_is_one_only_where_all_agree(
+    method: str, status: int, lengths: list[bytes], length: int | None
+) -> None:
+    told = answer.read_answer(status, [(b"Content-Length", one) for one in lengths], method)
+
+    assert told.length == length
+
+
+@pytest.mark.parametrize("types", [(b"text/plain", b"text/event-stream"), (b"text/event-stream", b"a/b")])
+def test_what_one_of_several_types_says_is_endless_is_so(types: tuple[bytes, bytes]) -> None:
+    told = answer.read_answer(200, [(b"content-type", one) for one in types], "GET")
+
+    assert (told.streams, told.plain) == (True, False)
+
+
 def test_a_head_without_a_field_that_is_read_is_remembered_too() -> None:
     answer._shapes.clear()
 
