@@ -6,7 +6,6 @@ Law: what is not shared passes through untouched; what is shared is decided else
 from __future__ import annotations
 
 import sys
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
@@ -17,6 +16,7 @@ from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import OF_A_RANGE, SAFE_METHODS
 from .core.rules import RULE_FIELDS
+from .core.shape import NO_SHAPE, shape_of
 from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .records import Ledger
     from .telemetry import MeterProvider, Tally, TracerProvider
 
-_TARGET: Final = itemgetter("method", "path", "raw_path", "root_path")
 _DISABLED: Final = Bypass("disabled", "default")
 
 
@@ -102,14 +101,24 @@ class DedupMiddleware:
             self.dedup = Dedup(enabled=False)
             self._error = error
         self._place = self.dedup.new_place()
+        self._plans = self.dedup.plans_at(self._place)
+        self._shape = NO_SHAPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass on whatever is none."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        if not self._ready:
-            self._prepare(scope)
+        shape = self._shape
+        try:
+            said = shape.read(scope)
+        except KeyError:
+            said = ()
+        if not said or len(scope) != shape.count:
+            if not self._ready:
+                self._prepare(scope)
+            self._shape = shape = shape_of(scope)
+            said = shape.read(scope)
         dedup = self.dedup
         if not dedup.on:
             if dedup.is_own(scope):
@@ -117,10 +126,7 @@ class DedupMiddleware:
                 return
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
-        try:
-            plan = dedup.plans.young.get((_TARGET(scope), self._place)) or dedup.plan(scope, self._place)
-        except KeyError:  # not every server gives all of it
-            plan = dedup.plan(scope, self._place)
+        plan = self._plans.young.get(said[:4]) or dedup.plan(scope, self._place)
         if isinstance(plan, Bypass):
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
@@ -133,14 +139,12 @@ class DedupMiddleware:
                 else:
                     await self.app(scope, receive, send)
             return
-        get = scope.get
-        query = get("query_string")
-        if query and ambiguous_query(query):
+        if said[4] and ambiguous_query(said[4]):
             await bypass(dedup, self.app, plan, "target", scope, receive, send)
             return
         raw: bytes | None = None
         body: bytes | None = None
-        if plan.reads_body or get("http_version", "1.1") not in ("1.1", "1.0"):
+        if plan.reads_body or said[6] not in ("1.1", "1.0", None):
             try:
                 messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
             except BaseException:
@@ -153,7 +157,7 @@ class DedupMiddleware:
                     dedup, self.app, plan, doubt or "request-body", scope, replay(messages, receive), send
                 )
                 return
-        key = plan.fingerprints.key_below(plan.lookup, scope, body)
+        key = plan.fingerprints.key_below(plan.lookup, scope, body, shape, said)
         if not isinstance(key, bytes):
             await bypass(dedup, self.app, plan, key, scope, again(raw, receive), send)
             return

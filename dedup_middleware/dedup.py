@@ -253,7 +253,7 @@ class Dedup(Engine):
         """Cancel this loop's flights and wait for their end; drop what is stored. A closed engine may be used again."""
         if self.watch is not None:
             self.watch.stop()
-        self.plans.clear()
+        self.ruling.forget()
         self.clear()
         await self.drain()
         self.keeper.stop(asyncio.get_running_loop())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .core.http import Scope, Stored
     from .core.rules import Rule
     from .records.recorder import Recorder
+    from .ruling import Plans
     from .stores import Store
     from .telemetry import Telemetry
 
@@ -65,7 +66,7 @@ class Engine:
         )
         self.events = Events(self.telemetry.listener_failed)
         self.ruling = Ruling(rules, default, hasher, self.telemetry, max_bytes)
-        self.plans, self.own_states = self.ruling.plans, self.ruling.own_states
+        self.own_states = self.ruling.own_states
         self.holdings = Holdings(clock, self.telemetry, self.events, self._empty_store, MAX_FLIGHTS)
         self.lock = self.holdings.lock
         self.flights, self.keeper = self.holdings.flights, self.holdings.keeper
@@ -128,6 +129,10 @@ class Engine:
         self._places += 1
         return place
 
+    def plans_at(self, place: int) -> Plans:
+        """The memory of the plans for one middleware's app, which lives as long as it is held."""
+        return self.ruling.plans_at(place)
+
     def plan(self, scope: Scope, place: int = 0) -> Plan:
         """The plan for a request to one middleware's app."""
         self.in_use()
@@ -182,7 +187,7 @@ class Engine:
             await self.recorder.settle()
 
     def _forked(self) -> None:
-        self.plans.clear()  # so that the first request finds that the engine is in use
+        self.ruling.forget()  # so that the first request finds that the engine is in use
         self.holdings.forked()
         self.lock = self.holdings.lock
         self.events.restart()

@@ -6,6 +6,7 @@ Law: method, path and root_path decide, so every plan is remembered; whatever ch
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from msgspec import structs
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .core.status import Reason
     from .telemetry import Telemetry
 
+    Plans = Memo[tuple[str, str, bytes | None, str | None], Plan]
+
 _PLAN_BYTES: Final = 2048
 
 
@@ -40,7 +43,7 @@ class Ruling:
     ) -> None:
         self.default = default
         self.own_states: list[Mapping[str, Any]] = []
-        self.plans: Memo[tuple[tuple[str, str, bytes | None, str | None], int], Plan] = Memo(4096)
+        self._plans: WeakValueDictionary[int, Plans] = WeakValueDictionary()
         self._given = given
         self._marked: dict[tuple[str, tuple[str, ...]], Rule] = {}
         self._hasher = hasher
@@ -87,7 +90,7 @@ class Ruling:
             )
             for rule, label in zip(self.book.rules, self.book.labels, strict=True)
         ]
-        self.plans.clear()
+        self.forget()
 
     def switch(self, label: str, *, on: bool) -> None:
         """Switch one rule off, or on again.
@@ -102,12 +105,12 @@ class Ruling:
             raise ConfigurationError("Dedup.switch", label, 'a rule whose own mode is not "off"')
         self.switched_off = self.switched_off - {label} if on else self.switched_off | {label}
         self.book.switch(self.switched_off)
-        self.plans.clear()
+        self.forget()
 
     def leave_alone(self, *places: str) -> None:
         """Requests at and below these paths are an administration's: they pass the middlewares by, uncounted."""
         self._own |= {place for place in places if place}
-        self.plans.clear()
+        self.forget()
 
     def is_own(self, scope: Scope) -> bool:
         """Whether a request is for an administration of this engine."""
@@ -116,10 +119,20 @@ class Ruling:
             f"{path}/".startswith((f"{place}/", f"{root}{place}/")) for place in self._own
         ) and not ambiguous(path, scope.get("raw_path"))
 
+    def plans_at(self, place: int) -> Plans:
+        """The memory of the plans for one middleware's app, which lives as long as it is held."""
+        return self._plans.setdefault(place, Memo(4096))
+
+    def forget(self) -> None:
+        """Forget all plans."""
+        for plans in list(self._plans.values()):
+            plans.clear()
+
     def plan(self, scope: Scope, place: int) -> Plan:
         """The plan for a request to one middleware's app, remembered for its method and path."""
         target = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
-        plan = self.plans.get((target, place))
+        plans = self.plans_at(place)
+        plan = plans.get(target)
         if plan is None:
             plan = self.book.plan(scope, place)
             if self.is_own(scope):
@@ -129,7 +142,7 @@ class Ruling:
                 if isinstance(plan, Consider):
                     plan = structs.replace(plan, terms=self.terms[plan.ordinal])
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
-                self.plans.put((target, place), plan)
+                plans.put(target, plan)
         return plan
 
     def _tally_of(self, plan: Plan, method: str) -> object:

@@ -89,7 +89,9 @@ def forgets_the_query(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Fingerprinter,
         "_read",
-        lambda self, prefix, scope, body: read(self, prefix, {**scope, "query_string": b""}, body),
+        lambda self, prefix, scope, body, shape, said: read(
+            self, prefix, scope, body, shape, (*said[:4], b"", *said[5:])
+        ),
     )
 
 
@@ -134,7 +136,7 @@ def keeps_white_space(patch: pytest.MonkeyPatch) -> None:
 def raises_where_there_is_no_client(patch: pytest.MonkeyPatch) -> None:
     read = Fingerprinter.key_below
 
-    def broken(self: Any, prefix: bytes, scope: Any, body: bytes | None) -> Any:
+    def broken(self: Any, prefix: bytes, scope: Any, body: bytes | None, *_read: object) -> Any:
         assert scope["client"][0]
         return read(self, prefix, scope, body)
 

@@ -370,7 +370,7 @@ async def test_an_engine_that_told_requests_apart_by_path_alone_would_be_caught(
     broken: str, make_dedup: MakeDedup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but Session, whose own `Vary: Cookie` tells its callers apart even then."""
-    monkeypatch.setattr(Fingerprinter, "key_below", lambda self, prefix, scope, body: scope["path"].encode())
+    monkeypatch.setattr(Fingerprinter, "key_below", lambda self, prefix, scope, *_: scope["path"].encode())
     stack = Stack(WRAPS[broken], "outside", make_dedup(default=Rule(ttl=60)))
 
     with pytest.raises(AssertionError):

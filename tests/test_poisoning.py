@@ -240,7 +240,7 @@ def pairs(victim: Request, vectors: Mapping[str, Request] = VECTORS) -> dict[str
 _key_below = Fingerprinter.key_below
 
 
-def unkeyed_query(self: Fingerprinter, prefix: bytes, scope: Any, body: bytes | None) -> Any:
+def unkeyed_query(self: Fingerprinter, prefix: bytes, scope: Any, body: bytes | None, *_read: object) -> Any:
     """A broken key, which leaves the query out."""
     return _key_below(self, prefix, {**scope, "query_string": b""}, body)
 

@@ -15,8 +15,9 @@ from .account import ResponseAccount, account
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential
+from .shape import SPECIAL, shape_of
 from .sight import fate, one_identity, visible
-from .surroundings import SPECIAL, Part
+from .surroundings import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -171,7 +172,7 @@ def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[
         yield "certificate", Part.KEYED if reading.counts("certificate") else uncounted
     for key, value in (scope.get("state") or {}).items():
         yield f"state:{key}", reading.state_part(key, value)
-    for key in reading.shape(scope)[1]:
+    for key in shape_of(scope).special:
         if key not in SPECIAL:
             yield f"scope:{key}", reading.unknown_part(key)
 

@@ -15,14 +15,18 @@ from . import canonical, fields
 from .memo import Memo
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
-from .surroundings import SPECIAL, DoubtError, Part
+from .shape import SPECIAL, shape_of
+from .surroundings import DoubtError, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .http import Headers, Scope
     from .rules import Rule
+    from .shape import Shape
     from .status import Reason
+
+    Said = tuple[Any, ...]
 
 REMEMBERED: Final = 4096
 """Requests whose keys are remembered, twice at most."""
@@ -97,38 +101,41 @@ class Fingerprinter:
         """
         return self.key_below(self.prefix(scope, method), scope, body)
 
-    def key_below(self, prefix: bytes, scope: Scope, body: bytes | None) -> bytes | Reason:
-        """`key` with the prefix that the plan remembers."""
+    def key_below(
+        self, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape | None = None, said: Said = ()
+    ) -> bytes | Reason:
+        """`key` with the prefix that the plan remembers, and the scope's shape and what it read there, where known."""
+        if shape is None:
+            shape = shape_of(scope)
+            said = shape.read(scope)
         if not self._repeats:
-            return self._read(prefix, scope, body)
-        client = scope.get("client")
+            return self._read(prefix, scope, body, shape, said)
         try:
-            keys, special, address = self.reading.usual
-            if (*scope,) != keys:
-                keys, special, address = self.reading.shape(scope)
-            for name in special:
+            for name in shape.special:
                 value = scope[name]
                 if (value or type(value) is not dict or name not in SPECIAL) and not _says_nothing(
                     name, value
                 ):
-                    return self._read(prefix, scope, body)
+                    return self._read(prefix, scope, body, shape, said)
+            client = said[9]
             state = self._begin()
-            host = client[0] if client else None
-            state.update(canonical.encode((prefix, body, address(scope), host, scope["headers"])))
+            state.update(canonical.encode((prefix, body, client[0] if client else None, said[4:9])))
         except Exception:  # noqa: BLE001 - as in `_read`, which says what it is
-            return self._read(prefix, scope, body)
+            return self._read(prefix, scope, body, shape, said)
         seen = state.digest()
         key: bytes | Reason | None = self._seen.young.get(seen) or self._seen.get(seen)
         if key is None:
-            key = self._read(prefix, scope, body)
+            key = self._read(prefix, scope, body, shape, said)
             if isinstance(key, bytes) and self._repeats:
                 self._seen.put(seen, key)
         return key
 
-    def _read(self, prefix: bytes, scope: Scope, body: bytes | None) -> bytes | Reason:
+    def _read(
+        self, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape, said: Said
+    ) -> bytes | Reason:
         """Read every part of a request: the key, or why there is none."""
         reading = self.reading
-        headers = scope["headers"]
+        headers = said[8]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
         layout = self._layouts.young.get(b"\n".join(names))
         if layout is None or layout.count != len(names):
@@ -140,18 +147,14 @@ class Fingerprinter:
                 layout = reading.layout(names)
                 break
         self._repeats = self._remembers and not layout.grammar
-        client = scope.get("client")
         try:
-            keys, special, address = reading.usual
-            if (*scope,) != keys:
-                keys, special, address = reading.shape(scope)
-            host = client[0] if client else None
-            parts = [prefix, body, *address(scope), host, layout.keyed_names]
+            client = said[9]
+            parts = [prefix, body, *said[4:8], client[0] if client else None, layout.keyed_names]
             if layout.plain and self._keys_all:
                 parts += values
             else:
                 self._add_fields(parts, layout, values)
-            for name in special:
+            for name in shape.special:
                 value = scope[name]
                 if not value and (value is None or type(value) is dict) and name in SPECIAL:
                     continue

@@ -17,7 +17,7 @@ class Memo(Generic[K, V]):
     Single dict operations only, so that threads may share it: the worst of a race is a lost answer.
     """
 
-    __slots__ = ("capacity", "old", "young")
+    __slots__ = ("__weakref__", "capacity", "old", "young")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

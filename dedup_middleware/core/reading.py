@@ -13,7 +13,7 @@ from . import canonical
 from .callers import cookie_pairs, join_cookies, without_analytics
 from .memo import Memo
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, OVERRIDES, RELOAD, is_credential
-from .surroundings import NO_SHAPE, Part, Surroundings
+from .surroundings import Part, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +100,6 @@ class Reading(Surroundings):
         self.keys_client = identity == "separate" or b"client" in self.added or "client" in (self.named or ())
         self.shows_client = self.keys_client or self.function is not None
         self.layouts: Memo[bytes, Layout] = Memo(64)
-        self.usual = NO_SHAPE
 
     # -- fields -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .callers import cookie_pairs
 from .names import is_credential
+from .shape import shape_of
 from .surroundings import DoubtError, Part
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(
     client = flight.get("client")
     if client:
         flight["client"] = (client[0], 0) if reading.shows_client else None
-    for key in reading.shape(scope)[1]:
+    for key in shape_of(scope).special:
         if key in ("user", "auth", "session"):
             hidden = reading.function is None and not reading.counts(key)
         elif key == "state":

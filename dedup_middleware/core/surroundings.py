@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import canonical
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
     from .http import Scope
     from .status import Reason
 
-_TARGET_KEYS: Final = frozenset(
-    "type asgi http_version server client scheme method root_path path raw_path query_string headers "
-    # What routers derive from the target, or set the same for every request of one app.
-    "app router endpoint route path_params app_root_path route_root_path starlette.exception_handlers "
-    "starlette.opentelemetry fastapi fastapi_inner_astack fastapi_function_astack fastapi_middleware_astack "
-    "litestar_app route_handler path_template _ls_connection_state".split()
-)
-SPECIAL: Final = ("user", "auth", "session", "state", "extensions")
 _OWN_STATE: Final = frozenset({"_ls_connection_state"})
 
 
@@ -51,19 +42,6 @@ class Part(IntEnum):
     """visible; that it is there is in the fingerprint, what it says is not (RFC 9111 s.3.5)"""
 
 
-_ADDRESS: Final = ("query_string", "scheme", "http_version", "server")
-"""What is keyed of a target beside its path."""
-
-
-def _address(scope: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(map(scope.get, _ADDRESS))
-
-
-Shape = tuple[tuple[str, ...], tuple[str, ...], Callable[[Any], tuple[Any, ...]]]
-"""A scope's keys; those that say more than its target does; what takes query, scheme, version and server from it."""
-NO_SHAPE: Final[Shape] = ((), (), _address)
-
-
 class DoubtError(Exception):
     """A part that can't be told apart safely: no sharing."""
 
@@ -80,21 +58,10 @@ class Surroundings:
     by_caller: bool
     everything: bool
     trusting: bool
-    usual: Shape
     _own_states: Sequence[Mapping[str, Any]]
     _vary_state: frozenset[str]
     _ignored_state: tuple[str, ...]
     _ignored_scope: tuple[str, ...]
-
-    def shape(self, scope: Scope) -> Shape:
-        """What a scope's keys are, found once: the last set of them is remembered as the usual."""
-        shape = self.usual
-        keys = (*scope,)
-        if keys != shape[0]:
-            special = tuple(sorted(name for name in keys if name in SPECIAL or name not in _TARGET_KEYS))
-            there = all(name in scope for name in _ADDRESS)
-            self.usual = shape = (keys, special, itemgetter(*_ADDRESS) if there else _address)
-        return shape
 
     def special(self, name: str, scope: Scope) -> Any:
         """The keyed form of what outer layers put into the scope; None where it does not count.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from dedup_middleware import ANONYMOUS, ConfigurationError, Rule
-from dedup_middleware.core.surroundings import _TARGET_KEYS, SPECIAL
+from dedup_middleware.core.shape import SPECIAL, TARGET_KEYS
 
 Scope = dict[str, Any]
 Pairs = list[tuple[bytes, bytes]]
@@ -122,7 +122,7 @@ def _set(scope: Scope, name: str, text: str) -> None:
             scope[name] = _data(text)
         case "scope":
             key, _, text = text.partition(" ")
-            if key not in _TARGET_KEYS and key not in SPECIAL:
+            if key not in TARGET_KEYS and key not in SPECIAL:
                 scope[key] = _data(text)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dedup_middleware
-from dedup_middleware.core import answer, names, targets
+from dedup_middleware.core import answer, names, shape, targets
 
 from . import configuration, fingerprint, headers, requests
 from .engine import Target
@@ -23,6 +23,7 @@ def _forget() -> None:
     for cached in (names._is_credential, names._is_secret, targets.host_name):
         cached.cache_clear()
     answer._shapes.clear()
+    shape._found.clear()
 
 
 TARGETS: dict[str, Target] = {

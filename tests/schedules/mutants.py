@@ -150,7 +150,7 @@ def whoever_gave_up_twice_waits_again() -> list[Patch]:
 
 def the_key_forgets_who_asks() -> list[Patch]:
     def change(key_below: Any) -> Any:
-        def keyed(self: Any, prefix: bytes, scope: Any, body: bytes | None) -> Any:
+        def keyed(self: Any, prefix: bytes, scope: Any, body: bytes | None, *_read: object) -> Any:
             headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
             return key_below(self, prefix, {**scope, "headers": headers, "client": None}, body)
 
