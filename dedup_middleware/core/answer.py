@@ -36,7 +36,6 @@ _STREAMS: Final = re.compile(
 )
 _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_BYTES: Final[set[type]] = {bytes}
 _SHAPE_NAMES, _SHAPE_BYTES = 64, 2048
 _Shape = tuple[int | None, int | None, tuple[tuple[int, bytes], ...]]
 """Where Content-Length and Content-Type stand, if once, and all else that is read."""
@@ -81,18 +80,23 @@ class Answer(msgspec.Struct, eq=False):
 
 def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> Answer:
     """Read a head as `http.response.start` has it."""
-    names, values = _columns(pairs)
-    headers = list(zip(names, values))  # noqa: B905 - both are columns of the same pairs
+    headers: Headers = []
+    names: list[bytes] = []
+    for name, value in pairs:
+        if type(name) is not bytes or type(value) is not bytes:  # ASGI allows other buffers
+            name, value = bytes(memoryview(name)), bytes(memoryview(value))
+        names.append(name)
+        headers.append((name, value))
     answer = Answer(status, headers, headers)
-    length_at, type_at, more = _shapes.young.get(names) or _shape(names)
+    length_at, type_at, more = _shapes.young.get((*names,)) or _shape((*names,))
     if length_at is not None and method != "HEAD" and status not in (204, 304):
-        answer.length = _length(values[length_at])
-    if type_at is not None and _STREAMS.match(values[type_at]) is not None:
+        answer.length = _length(headers[length_at][1])
+    if type_at is not None and _STREAMS.match(headers[type_at][1]) is not None:
         answer.streams, answer.plain = True, False
     if more:
         dropped = _NOTHING
         for i, field in more:
-            dropped = _read(answer, field, values[i], dropped, method)
+            dropped = _read(answer, field, headers[i][1], dropped, method)
         if dropped:
             answer.shared = [pair for pair in headers if pair[0].lower() not in dropped]
     return answer
@@ -150,17 +154,6 @@ def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[by
         if field == b"connection":
             dropped |= names_listed([value])
     return dropped
-
-
-def _columns(pairs: Iterable[Iterable[bytes]]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Names and values, each as bytes: ASGI allows other buffers, and any iterable."""
-    pairs = list(pairs)
-    if not pairs:
-        return (), ()
-    names, values = zip(*pairs, strict=True)
-    if {*map(type, names), *map(type, values)} != _BYTES:
-        names, values = (tuple(bytes(memoryview(one)) for one in column) for column in (names, values))
-    return names, values
 
 
 def _shape(names: tuple[bytes, ...]) -> _Shape:
