@@ -84,7 +84,7 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     names: list[bytes] = []
     for name, value in pairs:
         if type(name) is not bytes or type(value) is not bytes:  # ASGI allows other buffers
-            name, value = bytes(memoryview(name)), bytes(memoryview(value))
+            name, value = bytes(memoryview(name)), bytes(memoryview(value))  # noqa: PLW2901 - the same, as bytes
         names.append(name)
         headers.append((name, value))
     answer = Answer(status, headers, headers)
