@@ -56,6 +56,7 @@ FLOORS = {
     "leading": 3,
     "turns": 3,
     "forward": 3,
+    "heads": 3,
     "hit": 3,
     "keeping": 3,
     "refresh": 3,

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Final
 
-from dedup_middleware import asgi, forward, keeping, refresh, serving, turns, validation
+from dedup_middleware import asgi, forward, heads, keeping, refresh, serving, turns, validation
 from dedup_middleware.core import assess, settle
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.flights import FlightTable
@@ -57,7 +57,7 @@ def the_authorization_of_another_is_nobodys_concern() -> list[Patch]:
 
 def a_callers_part_is_for_all() -> list[Patch]:
     _, name, broken = _text(keeping, "settled_by", "for_all=authorized", "for_all=True")
-    return [(forward, name, broken)]
+    return [(heads, name, broken)]
 
 
 def what_is_for_all_is_so_when_it_is_stale() -> list[Patch]:
