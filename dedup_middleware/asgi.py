@@ -113,8 +113,8 @@ class DedupMiddleware:
         try:
             said = shape.read(scope)
         except KeyError:
-            said = ()
-        if not said or len(scope) != shape.count:
+            shape, said = NO_SHAPE, ()
+        if len(scope) != shape.count:
             if not self._ready:
                 self._prepare(scope)
             self._shape = shape = shape_of(scope)

@@ -5,14 +5,13 @@ Law: what belongs to the flight stays there; a session is compared, never kept o
 
 from __future__ import annotations
 
-from itertools import islice
 from operator import is_not
 from typing import TYPE_CHECKING, Any, Final
 
 from .core import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
 _OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
@@ -25,13 +24,12 @@ def copy_back(
 
     `given` is the app's `scope` as it was at first.
     """
+    found: Iterable[str] = (*scope,)[len(given) :]  # what is new stands last
     if any(map(is_not, given.values(), scope.values())):
-        found = {name: value for name, value in scope.items() if given.get(name, _OWN) is not value}
-    else:  # nothing was replaced: what is new stands last
-        found = dict(islice(scope.items(), len(given), None))
-    for name in _OWN.intersection(found):
-        del found[name]
-    leaders.update(found)
+        found = [name for name, value in scope.items() if given.get(name, _OWN) is not value]
+    for name in found:
+        if name not in _OWN:
+            leaders[name] = scope[name]
 
 
 def session_content(scope: MutableMapping[str, Any]) -> bytes | None:

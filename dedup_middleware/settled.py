@@ -12,9 +12,10 @@ import msgspec
 from .core.answer import Answer
 from .core.settle import Settlement
 from .core.status import Outcome, Reason
+from .core.unseen import Unseen
 
 
-class Settled(msgspec.Struct, eq=False):
+class Settled(Unseen, msgspec.Struct, eq=False):
     """What a flight's head means to its waiters.
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 from dedup_middleware.body import Body, Budget
 from dedup_middleware.core import answer
 from dedup_middleware.core.callers import Caller
+from dedup_middleware.core.settle import ShareOnly
 from dedup_middleware.flight import GRACE
+from dedup_middleware.settled import Settled
 
 from .kit import (
     Call,
@@ -180,7 +183,7 @@ async def test_a_header_of_three_parts_among_pairs_is_the_app_s_error(make_dedup
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send(chunk(b"", more=False))
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="unpack"):
         await get(DedupMiddleware(bare, dedup=make_dedup()))
 
 
@@ -253,6 +256,22 @@ def test_a_caller_shows_no_credentials_to_tools_that_ask_for_its_fields() -> Non
     caller = Caller([(b"authorization", b"a secret")], "/", None)
 
     assert (caller.__rich_repr__(), "secret" in repr(caller)) == ([], False)
+
+
+async def test_what_is_stored_and_what_was_settled_show_nothing_of_it(make_dedup: Make) -> None:
+    secret = b"a secret"
+    head = answer.read_answer(200, [(b"x", secret)], "GET")
+    dedup = make_dedup(default=Rule(ttl=60))
+    app = DedupMiddleware(GatedApp(lambda *_: (200, [(b"x", secret)], secret), opened=True), dedup=dedup)
+    await get(app)
+    await dedup.call("k", partial(asyncio.sleep, 0, secret), ttl=60)
+
+    settled = Settled(head, ShareOnly(frozenset()), frozenset(), b"")
+    stored = [one for _, _, one in dedup.store.items()]
+
+    assert len(stored) == 2, "a response, and a function's value"
+    told: list[Any] = [head, settled, *stored]
+    assert not [one for one in told if "secret" in f"{one!r} {one.__rich_repr__()}"]
 
 
 class NotLoaded(dict[str, Any]):

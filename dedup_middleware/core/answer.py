@@ -15,6 +15,7 @@ from .fields import is_etag, names_listed
 from .http import Headers
 from .memo import Memo
 from .names import HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
+from .unseen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,7 @@ _Shape = tuple[int | None, int | None, tuple[tuple[int, bytes], ...]]
 _shapes: Final[Memo[tuple[bytes, ...], _Shape]] = Memo(256)
 
 
-class Answer(msgspec.Struct, eq=False):
+class Answer(Unseen, msgspec.Struct, eq=False):
     """A response's status and header pairs as the app sent them, and what was read of them.
 
     `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where none

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from .unseen import Unseen
+
 Headers = list[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 """An ASGI http connection scope (ASGI HTTP spec 2.x): the request line, headers and peers, without the body."""
@@ -35,14 +37,14 @@ NEVER = float("inf")
 """A time that does not come."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(Unseen, msgspec.Struct, frozen=True):
     """A response's status and header pairs, as the app sent them (`http.response.start`)."""
 
     status: int
     headers: Headers
 
 
-class StoredResponse(msgspec.Struct, eq=False, gc=False):
+class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     """A complete response and what is needed to serve it again.
 
     Times are seconds of the injected monotonic clock. `size` counts what the store is charged for, in bytes.
@@ -101,7 +103,7 @@ class StoredResponse(msgspec.Struct, eq=False, gc=False):
         self.tail_until = now + 1 - age % 1
 
 
-class StoredValue(msgspec.Struct, eq=False):
+class StoredValue(Unseen, msgspec.Struct, eq=False):
     """What a function returned, kept by reference; the same bookkeeping as for a response, and the function's label."""
 
     value: Any

@@ -16,7 +16,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, Tracer, TracerProvider
 
 from .attributes import Attributes, known, place
-from .guard import harmless
+from .guard import failed, harmless
 from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, Tally, instruments
 from .spans import Seconds, Spans, Trace
 
@@ -103,13 +103,16 @@ class Telemetry(Spans):
         """Requests so far by outcome, reason, rule and method."""
         return {key: tally.number for key, tally in self.tallies.copy().items() if tally.number}
 
-    @harmless
     def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:
         """A forward is over."""
-        told, attributes = self._instruments, _where(label, known(method))
-        told.record(told.forward_duration, seconds, attributes)
-        if followers:
-            told.record(told.flight_followers, followers, attributes)
+        told = self._instruments
+        try:
+            attributes = _where(label, method)
+            told.record(told.forward_duration, seconds, attributes)
+            if followers:
+                told.record(told.flight_followers, followers, attributes)
+        except Exception as error:  # noqa: BLE001 - as `harmless`, without another call on every request's way
+            failed(self, "record_forward", error)
 
     @harmless
     def record_wait(self, seconds: float, label: str) -> None:
