@@ -6,60 +6,25 @@ Law: a call never waits for itself, however deep; then the function runs once mo
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .core.errors import ForwardFailed
-from .core.http import StoredValue, value_size
-from .events import Events, ExecutionCollapsed, ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
-from .flight import Flight, Terms, Work
-from .nesting import current, inside, waiting, waits_for_itself
-from .telemetry import DEBUG, Telemetry, requests_log
+from .events import ExecutionCollapsed
+from .flight import Flight, Terms
+from .function import PARTITION, Function
+from .nesting import current, waiting, waits_for_itself
+from .telemetry import DEBUG, requests_log
 from .waiter import FlightAbandonedError
 
 if TYPE_CHECKING:
     import asyncio
-    import threading
     from collections.abc import Awaitable, Callable
 
-    from .core.http import Stored
+    from .core.http import StoredValue
     from .core.rules import Rule
     from .core.status import Outcome, Reason
-    from .flights import FlightTable
-    from .stores import Store
+    from .function import Engine
     from .telemetry import Span, Trace
-
-PARTITION: Final = -1
-"""Where the store has what functions returned."""
-
-
-class Engine(Protocol):
-    """What calls need of the engine."""
-
-    lock: threading.RLock
-    store: Store
-    flights: FlightTable
-    telemetry: Telemetry
-    events: Events
-    clock: Callable[[], float]
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is shared."""
-
-    def in_use(self) -> None:
-        """Somebody uses the engine."""
-
-    def digest(self, data: bytes) -> bytes:
-        """The engine's keyed digest."""
-
-    def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
-        """Store, and see to it that what expires is freed; whether it was stored."""
-
-    def note(self, label: str, key: bytes, stored: Stored) -> None:
-        """A stored value has its first hit since hits were recorded."""
-
-    def store_failed(self, operation: str, error: Exception) -> None:
-        """The store raised: the work is done as if nothing was stored."""
 
 
 class Call:
@@ -135,7 +100,7 @@ class Call:
         error: str | None = None
         try:
             with waiting(holder, flight):  # before the work begins: an eager task runs at once
-                flight.launch(_Run(self, flight))
+                flight.launch(Function(dedup, self.key, self.fn, rule, self.label, flight))
                 await waiter.head()
         except BaseException as failure:
             error = type(failure).__qualname__
@@ -150,76 +115,6 @@ class Call:
         if flight.error is not None:
             raise flight.error
         return flight.head[0]
-
-    async def work(self, flight: Flight) -> None:
-        """The forward: in the flight's own task."""
-        inside.set(flight)
-        if flight.trace is not None:
-            self.dedup.telemetry.enter(flight.trace.span)
-        dedup, events, key = self.dedup, self.dedup.events, self.key.hex()
-        if events.heard:
-            events.publish(
-                ExecutionStarted(at=time.time(), rule=self.label, key=key, flight=flight.generation)
-            )
-        error: str | None = None
-        try:
-            value = await self.fn()
-            now = dedup.clock()
-            flight.complete = True
-            if self.rule.ttl:
-                names = tuple(flight.names)
-                stored = StoredValue(
-                    value,
-                    now,
-                    now + float(self.rule.ttl),
-                    names,
-                    flight.generation,
-                    now - flight.opened_at,
-                    label=self.label,
-                    size=value_size(value, names),
-                )
-                if flight.trace is not None:
-                    stored.flight, stored.link = flight.trace.flight, flight.trace.link
-                with dedup.lock:  # no invalidation between the look and the put
-                    done = flight.current and dedup.put(PARTITION, self.key, stored, flight.loop)
-                if done and events.heard:
-                    events.publish(
-                        ResponseStored(
-                            at=time.time(),
-                            rule=self.label,
-                            key=key,
-                            bytes=stored.size,
-                            ttl=float(self.rule.ttl),
-                            tags=tags_in(names),
-                        )
-                    )
-            flight.close()
-            flight.open_head((value,))
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            if flight.followers:
-                dedup.telemetry.failed("call", error, self.label, flight.followers, flight.trace)
-            raise
-        finally:
-            seconds = dedup.clock() - flight.opened_at
-            dedup.telemetry.record_forward(seconds, flight.followers, self.label, "")
-            if events.heard:
-                events.publish(
-                    ExecutionCompleted(
-                        at=time.time(),
-                        rule=self.label,
-                        key=key,
-                        flight=flight.generation,
-                        duration=seconds,
-                        followers=flight.followers,
-                        error=error,
-                        trace_id=flight.trace.trace_id if flight.trace is not None else None,
-                    )
-                )
-            if flight.trace is not None:
-                dedup.telemetry.end_forward(
-                    flight.trace, self.label, "", flight.key, flight.followers, error=error
-                )
 
     async def _follow(self, flight: Flight) -> Any:
         for name in self._names:  # whose invalidation concerns the value too, from now on
@@ -313,15 +208,3 @@ class Call:
                 span=span,
                 seconds=seconds,
             )
-
-
-class _Run(Work):
-    """A function as a flight's work."""
-
-    def __init__(self, one: Call, flight: Flight) -> None:
-        self._one = one
-        self._flight = flight
-
-    async def run(self) -> None:
-        """Call it."""
-        await self._one.work(self._flight)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from .call import Call, Engine
+from .call import Call
 from .core import canonical
 from .core.checks import duration, texts
 from .core.errors import ConfigurationError
@@ -19,6 +19,8 @@ from .core.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from .function import Engine
 
 
 T = TypeVar("T")

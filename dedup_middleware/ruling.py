@@ -10,12 +10,12 @@ from weakref import WeakValueDictionary
 
 from msgspec import structs
 
-from .call import PARTITION
 from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_names
 from .core.errors import ConfigurationError
 from .core.memo import Memo
 from .core.rules import Rule
 from .flight import Terms
+from .function import PARTITION
 from .stores.memory import Bounds
 
 if TYPE_CHECKING:

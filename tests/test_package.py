@@ -35,6 +35,7 @@ FLOORS = {
     "flight": 1,
     "flights": 1,
     "forking": 1,
+    "function": 1,
     "holdings": 1,
     "inventory": 1,
     "marks": 1,

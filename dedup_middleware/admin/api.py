@@ -12,9 +12,9 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from ..call import PARTITION
 from ..core.errors import ConfigurationError
 from ..core.status import OUTCOMES
+from ..function import PARTITION
 from . import shapes
 from .problems import Problem
 from .process import process

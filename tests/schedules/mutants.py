@@ -11,7 +11,19 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, Final
 
-from dedup_middleware import asgi, call, dedup, exchange, flights, following, forward, keeping, leading, turns
+from dedup_middleware import (
+    asgi,
+    call,
+    dedup,
+    exchange,
+    flights,
+    following,
+    forward,
+    function,
+    keeping,
+    leading,
+    turns,
+)
 from dedup_middleware.body import Body
 from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.core.settle import Pass, ShareOnly
@@ -300,7 +312,7 @@ def calls_wait_for_themselves() -> list[Patch]:
 
 
 def a_stale_value_is_stored() -> list[Patch]:
-    return [_text(call.Call, "work", "flight.current", "True")]
+    return [_text(function.Function, "_store", "flight.current", "True")]
 
 
 def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
