@@ -237,11 +237,14 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def _release(self) -> None:
         """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
-        if self._work is not None and self._work.release():
-            return
-        self.close()
-        self.released = True
-        self._wake()
+        goes_out = False
+        try:
+            goes_out = self._work is not None and self._work.release()
+        finally:
+            if not goes_out:
+                self.close()
+                self.released = True
+                self._wake()
 
     # -- who waits ----------------------------------------------------------------------------------------------
 
@@ -269,8 +272,11 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
                 self.landed_at = now
             elif now - self.landed_at >= BACKGROUND:
                 self._is_late = True
-                if self._work is not None:
-                    self._work.late()
+                try:
+                    if self._work is not None:
+                        self._work.late()
+                finally:
+                    self.close()
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""

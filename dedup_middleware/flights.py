@@ -31,12 +31,20 @@ class FlightTable:
     """The flights `under_way` by their generation: those that newcomers may join by key, all by what they depend on.
 
     One table serves every event loop; a flight is joined only in its own. The lock guards the dicts, no more.
+    `failed` hears what a look at a flight raised.
     """
 
-    def __init__(self, clock: Callable[[], float], lock: threading.RLock, max_flights: int) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        lock: threading.RLock,
+        max_flights: int,
+        failed: Callable[[Exception], None],
+    ) -> None:
         self.clock = clock
         self.lock = lock
         self.max_flights = max_flights
+        self._failed = failed
         self.opened = 0
         self.budget = Budget(MAX_BUFFERED)
         self._marks: dict[tuple[str, str], int] = {}
@@ -110,11 +118,14 @@ class FlightTable:
         del self._watches[loop]
         now = loop.time()
         under_way = [flight for flight in list(self.under_way.values()) if flight.loop is loop]
-        for flight in under_way:
-            if now - flight.started >= WATCH_AFTER:
-                flight.look(now)
         if under_way:
             self._watch(loop)
+        for flight in under_way:
+            if now - flight.started >= WATCH_AFTER:
+                try:
+                    flight.look(now)
+                except Exception as error:  # noqa: BLE001 - what goes wrong with one flight's work harms no other
+                    self._failed(error)
 
     def move(self, flight: Flight, key: Key) -> None:
         """The flight answers to another key from now on (its response names a Vary)."""

@@ -43,7 +43,7 @@ class Holdings:
         max_flights: int,
     ) -> None:
         self.lock = threading.RLock()
-        self.flights = FlightTable(clock, self.lock, max_flights)
+        self.flights = FlightTable(clock, self.lock, max_flights, telemetry.flight_failed)
         self.keeper = Keeper(lambda: make(self.lock), clock, telemetry)
         self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
         self.passes: Memo[bytes, float] = Memo(10_000)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dedup_middleware import Dedup
 from dedup_middleware.flight import Flight, Terms, Work
 from dedup_middleware.flights import FlightTable
 from dedup_middleware.waiter import FlightAbandonedError, WaiterGoneError
@@ -19,15 +20,24 @@ Take = Callable[[Any], Any]
 
 
 @pytest.fixture
-def table(clock: FakeClock) -> FlightTable:
-    return FlightTable(clock, threading.RLock(), max_flights=10)
+def failures() -> list[Exception]:
+    return []
+
+
+@pytest.fixture
+def table(clock: FakeClock, failures: list[Exception]) -> FlightTable:
+    return FlightTable(clock, threading.RLock(), max_flights=10, failed=failures.append)
 
 
 @pytest.fixture
 async def flight(table: FlightTable, virtual_time: VirtualTime) -> Flight:
-    opened = table.open(asyncio.get_running_loop(), b"key", Terms(30.0, 10, 1000), Nameless(), listed=True)
-    assert opened is not None
-    return opened
+    return opened(table, b"key")
+
+
+def opened(table: FlightTable, key: bytes) -> Flight:
+    flight = table.open(asyncio.get_running_loop(), key, Terms(30.0, 10, 1000), Nameless(), listed=True)
+    assert flight is not None
+    return flight
 
 
 class Nameless:
@@ -38,6 +48,22 @@ class Nameless:
 class Nothing(Work):
     async def run(self) -> None:
         return
+
+
+class Helpless(Work):
+    """Work that goes on until it is told to end, and fails where it is asked for anything else."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+
+    async def run(self) -> None:
+        await self.end.wait()
+
+    def release(self) -> bool:
+        raise OSError("no release")
+
+    def late(self) -> None:
+        raise OSError("never late")
 
 
 async def nothing() -> None:
@@ -131,3 +157,47 @@ async def test_what_is_over_is_waited_for_by_nobody(flight: Flight) -> None:
     flight.body.advance(waiter)
     assert await waiter.next() is None
     waiter.leave()
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["without a head", "landed"])
+async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told_of(
+    table: FlightTable, flight: Flight, virtual_time: VirtualTime, failures: list[Exception], *, landed: bool
+) -> None:
+    work = Helpless()
+    leader, follower = flight.board(leader=True), flight.board(leader=False)
+    flight.launch(work)
+    if landed:
+        flight.open_head("head")
+        await flight.write(b"whole", last=True)
+    other = opened(table, b"other")
+    left = other.board(leader=True, listen=nothing)  # who leaves is noticed by the watch alone
+    await virtual_time.go(31)
+    assert [type(error) for error in failures] == [OSError]
+    assert table.find(flight.loop, b"key") is None, (
+        "newcomers are not kept waiting, nor given what was not kept"
+    )
+    if not landed:
+        with pytest.raises(FlightAbandonedError):
+            await follower.head()
+    assert left.gone
+    later = opened(table, b"later").board(leader=True, listen=nothing)
+    await virtual_time.go(1)
+    assert later.gone, "the watch goes on"
+    for waiter in (leader, follower, left, later):
+        waiter.leave()
+    work.end.set()
+    await settle()
+
+
+async def test_a_flight_that_could_not_be_helped_costs_a_log_line(
+    make_dedup: Callable[..., Dedup], virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Helpless()
+    flight = opened(make_dedup().flights, b"key")
+    flight.launch(work)
+    await virtual_time.go(31)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a flight that is late could not be helped (OSError)"
+    ]
+    work.end.set()
+    await settle()

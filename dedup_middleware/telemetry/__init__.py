@@ -176,6 +176,10 @@ class Telemetry(Spans):
         """A listener to events raised."""
         self.warn("listener", "a listener to events failed with %s", type(error).__qualname__)
 
+    def flight_failed(self, error: Exception) -> None:
+        """What a flight's work does when it is late raised."""
+        self.warn("flight", "a flight that is late could not be helped (%s)", type(error).__qualname__)
+
     def warn(self, kind: str, message: str, *args: object) -> None:
         """A warning about our own parts, at most once a minute a kind."""
         now = time.monotonic()
