@@ -132,6 +132,7 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
     async def _watching(self, listen: Callable[[], Awaitable[None]]) -> None:
         await listen()
         self.gone = True
+        self.flight.asleep.discard(self)
         self.wake()
 
     def leave(self) -> None:

@@ -114,6 +114,15 @@ async def test_who_is_known_to_have_left_waits_for_nothing(flight: Flight, take:
     waiter.leave()
 
 
+async def test_who_left_in_its_sleep_is_held_by_no_flight_that_sleeps_on(flight: Flight) -> None:
+    waiter = flight.board(leader=False, listen=nothing)
+    waiter.watch()
+    with pytest.raises(WaiterGoneError):
+        await waiter.head()
+    waiter.leave()
+    assert not flight.asleep
+
+
 async def test_a_body_that_never_ended_is_given_to_nobody_as_whole(flight: Flight) -> None:
     waiter = flight.board(leader=True)
     flight.open_head("head")
