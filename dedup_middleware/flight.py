@@ -147,9 +147,19 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     # -- what the forward does ----------------------------------------------------------------------------------
 
     def launch(self, work: Work) -> None:
-        """Run the work in a task of the flight's own, in a copy of the caller's context."""
+        """Run the work in a task of the flight's own, in a copy of the caller's context.
+
+        Where the loop makes no task of it, that is what the work has raised.
+        """
         self._work = work
-        task = self.loop.create_task(self._run(work))
+        running = self._run(work)
+        try:
+            task = self.loop.create_task(running)
+        except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises
+            running.close()
+            self._failed(error)
+            self._over()
+            return
         if not self.returned:  # as an eager task may have already
             self.task = task
 
@@ -157,17 +167,23 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         try:
             await work.run()
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the leader's to raise: here it would end the loop
-            self.error = error
-            self.error_type = type(error).__qualname__
+            self._failed(error)
         finally:
-            self.returned = True
-            self.table.forget(self)
-            if not self.complete:  # else all have been woken
-                self._finish()
-            for future in self._returns:
-                _release_future(future)
-            self.body.end_of_work()
-            self.task = self._work = None  # no cycle may keep the body alive until the collector comes by
+            self._over()
+
+    def _failed(self, error: BaseException) -> None:
+        self.error = error
+        self.error_type = type(error).__qualname__
+
+    def _over(self) -> None:
+        self.returned = True
+        self.table.forget(self)
+        if not self.complete:  # else all have been woken
+            self._finish()
+        for future in self._returns:
+            _release_future(future)
+        self.body.end_of_work()
+        self.task = self._work = None  # no cycle may keep the body alive until the collector comes by
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from .core.http import NEVER
 from .flight import GRACE
@@ -51,7 +51,6 @@ def refresh(
         dedup.flights.forget(flight)
         dedup.telemetry.warn("refresh", "a refresh could not begin (%s)", type(error).__qualname__)
         return
-    stored.refresh_after = NEVER  # while it runs, however long its body takes
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
@@ -66,12 +65,13 @@ class _Refresh(Forward):
     """
 
     async def run(self) -> None:
-        """Run the app; then it may be asked again after a while."""
+        """Run the app; until it returns, however long that takes, it is not asked again, and then after a while."""
+        stored = cast("StoredResponse", self.stored)
+        stored.refresh_after = NEVER
         try:
             await super().run()
         finally:
-            if self.stored is not None:
-                self.stored.refresh_after = self.dedup.clock() + PAUSE
+            stored.refresh_after = self.dedup.clock() + PAUSE
 
     def release(self) -> bool:
         """Help who has joined, or end it for nobody."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from dedup_middleware.core.status import OUTCOMES
@@ -315,6 +316,23 @@ def requests(**numbers: int) -> dict[str, int]:
 
 def _running_loop() -> Any:
     return asyncio.get_running_loop()
+
+
+@contextmanager
+def no_task_for_flights() -> Iterator[None]:
+    """The loop's task factory raises where it is to run a flight's work."""
+
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
+        if work.__qualname__ == "Flight._run":
+            raise OSError("no task")
+        return asyncio.Task(work, loop=loop, **more)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(make)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(None)
 
 
 class VirtualTime:

@@ -28,6 +28,7 @@ from .kit import (
     get,
     head,
     make_scope,
+    no_task_for_flights,
     settle,
     until,
 )
@@ -1184,3 +1185,27 @@ async def test_identical_posts_both_run_unless_a_rule_says_that_they_are_safe(ma
     assert bare.runs == 3
     bare.gate.set()
     await all_of(calls)
+
+
+# -- a loop that makes no task -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["request", "function"])
+async def test_where_the_loop_makes_no_task_the_leader_hears_it_and_the_key_is_free_again(
+    way: str, make_dedup: Make
+) -> None:
+    dedup = make_dedup()
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+
+    async def value() -> bytes:
+        return b"value"
+
+    async def ask() -> object:
+        return await (dedup.call("key", value) if way == "function" else get(app))
+
+    with no_task_for_flights():
+        for _ in range(2):
+            with pytest.raises(OSError, match="no task"):
+                await ask()
+            assert dedup.flights.is_empty
+    assert await ask()

@@ -13,7 +13,7 @@ from dedup_middleware import Dedup, Rule
 from dedup_middleware.refresh import PAUSE
 
 from .cache_kit import Answer, Site, error, ok, status_of, unchanged
-from .kit import FakeClock, VirtualTime, settle, until
+from .kit import FakeClock, VirtualTime, no_task_for_flights, settle, until
 from .telemetry_kit import Seen, context
 
 MakeDedup = Callable[..., Dedup]
@@ -501,3 +501,16 @@ async def test_closing_the_engine_ends_a_background_forward(make_dedup: MakeDedu
 
     assert site.origin.cancelled == 1
     assert (site.dedup.stats().flights, site.dedup.store.size) == (0, 0)
+
+
+async def test_a_refresh_that_the_loop_makes_no_task_of_is_tried_again(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock)
+    with no_task_for_flights():
+        assert (await site.get()).body == b"one"
+        assert site.dedup.flights.is_empty
+    site.advance(PAUSE)
+    await site.get()
+    await settle()
+    assert (await site.get()).body == b"two"

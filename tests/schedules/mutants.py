@@ -212,7 +212,7 @@ def the_buffer_is_trimmed_too_early() -> list[Patch]:
 
 
 def a_truncated_body_counts_as_complete() -> list[Patch]:
-    return [_text(Flight, "_run", "self.returned = True", "self.returned = self.complete = True")]
+    return [_text(Flight, "_over", "self.returned = True", "self.returned = self.complete = True")]
 
 
 def a_mangled_body_counts_as_whole() -> list[Patch]:
