@@ -60,11 +60,6 @@ class FlightTable:
         """Whether nothing is under way, listed or named."""
         return not (self.under_way or self._listed or self._by_name)
 
-    @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        """The tasks of all flights under way."""
-        return {flight.task for flight in list(self.under_way.values()) if flight.task is not None}
-
     def find(self, loop: Loop, key: Key) -> Flight | None:
         """The flight that a newcomer may join now, or None; one that is full or too far on leaves the table."""
         flight = self._listed.get((loop, key))

@@ -201,7 +201,7 @@ class Outputs:
         table = self.dedup.flights
         self.keys += [flight.key for flight in table.under_way.values()] + [
             repr(table.under_way),
-            repr(table.tasks),
+            repr([flight.task for flight in table.under_way.values()]),
         ]
         bare.gate.set() if isinstance(bare, GatedApp) else bare.finish()
         calls += [call(app, **{**request, "method": method}) for method in methods]

@@ -164,7 +164,6 @@ def engine_figures(dedup: Dedup, backend: Backend) -> dict[str, Any]:
         "runs": backend.runs,
         "flights": stats.flights,
         "listed": not table.is_empty,
-        "flight_tasks": len(table.tasks),
         "buffered": table.budget.used,
         "bytes": stats.bytes,
         "responses": stats.responses,

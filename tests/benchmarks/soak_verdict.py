@@ -56,7 +56,7 @@ def _leftovers(before: Sample, after: Sample) -> list[str]:
     ]
     found += [
         f"{name.replace('_', ' ')} at the end: {after.engine[name]}"
-        for name in ("flights", "flight_tasks", "listed", "buffered")
+        for name in ("flights", "listed", "buffered")
         if after.engine[name]
     ]
     return found

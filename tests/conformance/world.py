@@ -118,7 +118,7 @@ class World:
     @property
     def is_idle(self) -> bool:
         table = self.dedup.flights if self.dedup is not None else None
-        return not self.inside and (table is None or (table.is_empty and not table.tasks))
+        return not self.inside and (table is None or table.is_empty)
 
     async def _perform(self, scope: Any, receive: Any, send: Any) -> None:
         content = b""

@@ -23,8 +23,8 @@ def nothing_is_left(view: View) -> Breaches:
         return
     if not table.is_empty:
         yield f"the table still has {len(table.under_way)} flights under way"
-    if table.tasks or world.left_behind:
-        yield f"tasks are left: {world.left_behind or len(table.tasks)}"
+    if world.left_behind:
+        yield f"tasks are left: {world.left_behind}"
     if table.budget.used:
         yield f"{table.budget.used} bytes of bodies were never given back"
     yield from (f"the loop complained: {complaint}" for complaint in world.complaints)
