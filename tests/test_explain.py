@@ -116,6 +116,14 @@ def test_what_outer_layers_left_is_told_without_its_content() -> None:
     assert SECRET not in repr((told, narrow))
 
 
+@pytest.mark.parametrize("odd", [["tls"], "tls", 7, object()], ids=["list", "text", "number", "object"])
+@pytest.mark.parametrize("name", ["state", "extensions"])
+def test_what_no_server_puts_into_a_scope_is_explained_as_it_is_treated(name: str, odd: object) -> None:
+    told = Dedup().explain(scope={name: odd})
+    assert told.reason == ("state" if name == "state" else None)
+    assert "certificate" not in {**told.keyed, **told.left_out}
+
+
 def test_under_a_function_the_caller_is_told_as_visible() -> None:
     told = Dedup(default=Rule(identity=lambda scope: SECRET)).explain(
         headers={"authorization": SECRET}, scope={"user": SECRET, "session": {"id": SECRET}}

@@ -5,6 +5,7 @@ Law: read from the same classification as the fingerprint itself; what is secret
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
@@ -168,13 +169,19 @@ def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[
     for name in ("user", "auth", "session"):
         if scope.get(name):
             yield name, Part.KEYED if reading.counts(name) else uncounted
-    if (scope.get("extensions") or {}).get("tls"):
+    if _mapping(scope, "extensions").get("tls"):
         yield "certificate", Part.KEYED if reading.counts("certificate") else uncounted
-    for key, value in (scope.get("state") or {}).items():
+    for key, value in _mapping(scope, "state").items():
         yield f"state:{key}", reading.state_part(key, value)
     for key in shape_of(scope).special:
         if key not in SPECIAL:
             yield f"scope:{key}", reading.unknown_part(key)
+
+
+def _mapping(scope: MutableMapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the scope has there; anything else holds nothing that could be told, as for the key."""
+    value = scope.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _query(reading: Reading, query: bytes) -> tuple[str, list[str]]:
