@@ -110,7 +110,7 @@ def _length(value: bytes) -> int:
 def _read(
     answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes], method: str
 ) -> frozenset[bytes]:
-    """Read a field; returns which ones others don't get."""
+    """Read a field that stands in `more`; returns which ones others don't get."""
     if field == b"etag":
         answer.etag = answer.etag or (value if is_etag(value) else None)
     elif field == b"last-modified":
@@ -122,7 +122,7 @@ def _read(
     elif field == b"content-length":  # more than once
         if method != "HEAD" and answer.status not in (204, 304):
             answer.length = _length(value) if answer.length in (None, _length(value)) else -1
-    elif field == b"content-type":
+    elif field == b"content-type":  # so, too
         if _STREAMS.match(value) is not None:
             answer.streams, answer.plain = True, False
     else:
@@ -132,7 +132,7 @@ def _read(
 
 
 def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes]) -> frozenset[bytes]:
-    """Read a field that says who may use the answer."""
+    """Read a field that says who may use the answer, or one that others don't get; returns all of those."""
     if field == b"cache-control":
         answer.control += (value,)
     elif field == b"vary":

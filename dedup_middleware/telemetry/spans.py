@@ -14,7 +14,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 
 from ..core.names import NOISE
 from .attributes import Attributes, place, result, title
-from .guard import failed, harmless
+from .guard import Warns, failed, harmless
 from .instruments import SCOPE_NAME, Tally
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def _hits(tally: Tally, status: int, key: bytes, stored: StoredResponse) -> _Tol
     return told
 
 
-class Spans:
-    """The spans of one engine."""
+class Spans(Warns):
+    """The spans of one engine; whoever inherits them says how it warns."""
 
     def __init__(self, version: str, tracer_provider: TracerProvider | None) -> None:
         self._version = version
@@ -122,10 +122,6 @@ class Spans:
         self.found: Tracer | None = None
         self.look_again = float("-inf")
         self.quiet_until = float("-inf")  # before then nobody wants to hear of a hit: no tracer, no log
-
-    def warn(self, kind: str, message: str, *args: object) -> None:
-        """A warning about our own parts, at most once a minute a kind."""
-        raise NotImplementedError
 
     def tracer(self, now: float) -> Tracer | None:
         """The tracer, or None as long as no SDK is there."""
