@@ -292,11 +292,11 @@ async def test_what_code_and_requests_invalidate_is_written_down_with_who() -> N
         ("code", ["item:a"], None, None, 1),
     ]
     assert [(one["who"], one["what"], one["target"], one["result"]) for one in items] == [
-        ("code", "invalidate", f"key {'ab' * 16}", "0 dropped"),
-        ("code", "invalidate", "rule items", "0 dropped"),
-        ("code", "invalidate", "all", "1 dropped"),
-        ("request", "invalidate", "tags item:b", "1 dropped"),
-        ("code", "invalidate", "tags item:a", "1 dropped"),
+        ("code", "invalidated", f"key {'ab' * 16}", "0 dropped"),
+        ("code", "invalidated", "rule items", "0 dropped"),
+        ("code", "invalidated", "all", "1 dropped"),
+        ("request", "invalidated", "tags item:b", "1 dropped"),
+        ("code", "invalidated", "tags item:a", "1 dropped"),
     ]
 
 

@@ -784,14 +784,27 @@ async def test_a_flood_from_everywhere_is_remembered_within_bounds(clock: FakeCl
     assert limiter.storage.reset() == MAX_COUNTERS
 
 
-def test_a_flood_of_refusals_pushes_no_change_out(clock: FakeClock) -> None:
+def test_no_flood_pushes_out_what_people_changed(clock: FakeClock) -> None:
     audit = Audit(clock)
     audit.changed("owner", "switch off", "all", "done")
     for number in range(5000):
         audit.refused(f"unknown {number}", "stats", "401 Unauthorized")
+        audit.dropped("code", f"tags {number}", "0 dropped")
     entries = audit.entries()
-    assert len(entries) == 1001
+    assert len(entries) == 2001
     assert [one.who for one in entries if one.what == "switch off"] == ["owner"]
+
+
+async def test_invalidations_of_ever_new_tags_push_no_switch_out_of_the_audit_log() -> None:
+    house = House()
+    async with house.owner() as owner:
+        await owner.post("api/switch", json={"rule": None, "on": False})
+        await owner.post("api/switch", json={"rule": None, "on": True})
+    for number in range(1100):
+        await house.dedup.invalidate(f"tag {number}")
+    audit = house.inside.api.audit
+    await eventually(lambda: any(one.target == "tags tag 1099" for one in audit.entries()))
+    assert [one.what for one in audit.entries() if one.who == "token"] == ["switch on", "switch off"]
 
 
 async def test_few_strangers_who_ask_for_everything_again_and_again_fill_no_log() -> None:

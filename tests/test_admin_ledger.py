@@ -182,7 +182,7 @@ async def test_a_stuck_ledger_holds_up_nobody_and_what_it_does_not_take_is_count
     table = Table(ledger)
     audit = Audit(clock, table)
     for number in range(MAX_WAITING + 500):
-        audit.changed("code", "invalidate", f"tags {number}", "0 dropped")
+        audit.changed("token", "invalidate", f"tags {number}", "0 dropped")
     dropped = table.dropped
     ledger.go.set()
     await eventually(lambda: len(ledger.rows) + dropped == MAX_WAITING + 500)
@@ -191,22 +191,26 @@ async def test_a_stuck_ledger_holds_up_nobody_and_what_it_does_not_take_is_count
     assert table.end() is None
 
 
-async def test_a_flood_of_refusals_keeps_no_change_out_of_the_table(clock: FakeClock) -> None:
+@pytest.mark.parametrize("what", ["refused", "invalidated"])
+async def test_no_flood_keeps_what_people_change_out_of_the_table(clock: FakeClock, what: str) -> None:
     ledger = Stuck()
     table = Table(ledger)
     audit = Audit(clock, table)
     for number in range(MAX_WAITING + 100):
-        audit.refused(f"caller {number}", "stats", "429 Too Many Requests")
+        if what == "refused":
+            audit.refused(f"caller {number}", "stats", "429 Too Many Requests")
+        else:
+            audit.dropped("code", f"tags {number}", "0 dropped")
     audit.changed("token", "switch off", "all", "done")
     assert await ended(table)
-    assert [row["what"] for row in ledger.rows[-2:]] == ["refused", "switch off"]
+    assert [row["what"] for row in ledger.rows[-2:]] == [what, "switch off"]
     assert len(ledger.rows) + table.dropped == MAX_WAITING + 101
 
 
 async def test_a_table_that_is_full_is_ended_all_the_same() -> None:
     table = Table(Stuck())
     for number in range(MAX_WAITING + 2):
-        table.add(Entry(1.0, "code", "invalidate", f"tags {number}", "0 dropped"))
+        table.add(Entry(1.0, "token", "invalidate", f"tags {number}", "0 dropped"))
     assert await ended(table)
 
 

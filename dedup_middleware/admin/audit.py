@@ -1,7 +1,7 @@
 """The audit log: every change and every refusal, whoever caused it.
 
-Law: bounded, and no flood of refusals pushes a change out; the same thing again in the same minute counts up one line,
-and strangers, however many they are, make so many lines a minute.
+Law: bounded, and no flood of refusals, nor of what code invalidates, pushes out what people changed; the same thing
+again in the same minute counts up one line, and strangers, however many they are, make so many lines a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from ..forking import after_fork
-from ..records import REFUSED
+from ..records import COMMON, DROPPED, REFUSED
 from ..telemetry import log
 from .table import Entry, Table
 
@@ -29,7 +29,8 @@ audit_log: Final = log.getChild("audit")
 """Who did what to what, and how it ended: changes at INFO, refusals at WARNING."""
 
 KEPT: Final = 1000
-"""Changes that are kept in memory, and refusals."""
+"""Changes that are kept in memory, what code invalidated, and refusals."""
+_CHANGED: Final = "changed"
 STRANGERS: Final = 100
 """Refusals of strangers in one minute that have an entry of their own; all others of that minute share one."""
 _OTHERS: Final = f"more than {STRANGERS} different refusals in a minute"
@@ -39,7 +40,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 
 class Audit:
-    """Two bounded rings, the log `dedup_middleware.audit`, and a ledger's table where there is one.
+    """Three bounded rings, the log `dedup_middleware.audit`, and a ledger's table where there is one.
 
     A repeat is logged and kept in the table at the 10th, 100th, 1000th time...
     """
@@ -48,9 +49,8 @@ class Audit:
         self._clock = clock
         self._table = table
         self._lock = threading.Lock()
-        self._rings: dict[int, OrderedDict[_Place, Entry]] = {
-            logging.INFO: OrderedDict(),
-            logging.WARNING: OrderedDict(),
+        self._rings: dict[str, OrderedDict[_Place, Entry]] = {
+            kind: OrderedDict() for kind in (_CHANGED, *COMMON)
         }
         self._minute = 0.0
         self._strangers = 0
@@ -60,13 +60,17 @@ class Audit:
         self._lock = threading.Lock()
 
     def changed(self, who: str, what: str, target: str, result: str) -> None:
-        """Something was changed, or was to be."""
-        self._add(logging.INFO, Entry(self._clock(), text(who), what, text(target), text(result)))
+        """Somebody changed something."""
+        self._add(Entry(self._clock(), text(who), what, text(target), text(result)))
+
+    def dropped(self, by: str, target: str, result: str) -> None:
+        """Code, or a request that writes, invalidated something."""
+        self._add(Entry(self._clock(), text(by), DROPPED, text(target), text(result)))
 
     def refused(self, who: str, target: str, result: str, *, is_stranger: bool = False) -> None:
         """Somebody was refused; of strangers there may be any number."""
         entry = Entry(self._clock(), text(who), REFUSED, text(target), text(result))
-        self._add(logging.WARNING, entry, is_stranger=is_stranger)
+        self._add(entry, is_stranger=is_stranger)
 
     def entries(self) -> list[Entry]:
         """All that are kept, the latest first."""
@@ -78,8 +82,8 @@ class Audit:
         """How many entries the ledger's table has, and a page of them; None where there is none that answers."""
         return None if self._table is None else await self._table.page(offset, limit)
 
-    def _add(self, level: int, entry: Entry, *, is_stranger: bool = False) -> None:
-        ring = self._rings[level]
+    def _add(self, entry: Entry, *, is_stranger: bool = False) -> None:
+        ring = self._rings[entry.what if entry.what in COMMON else _CHANGED]
         with self._lock:
             if is_stranger and _place(entry) not in ring:
                 entry = self._bounded(entry)
@@ -90,7 +94,7 @@ class Audit:
                 ring.popitem(last=False)
             ring[place] = entry
         if entry.times == 10 ** (len(str(entry.times)) - 1):
-            self._tell(level, entry)
+            self._tell(entry)
 
     def _bounded(self, entry: Entry) -> Entry:
         """A stranger's new entry, or the one that the others of this minute share."""
@@ -102,7 +106,8 @@ class Audit:
             return entry
         return Entry(entry.at, "unknown", REFUSED, "anything", _OTHERS)
 
-    def _tell(self, level: int, entry: Entry) -> None:
+    def _tell(self, entry: Entry) -> None:
+        level = logging.WARNING if entry.what == REFUSED else logging.INFO
         extra = {f"dedup_{name}": value for name, value in msgspec.structs.asdict(entry).items()}
         try:
             audit_log.log(

@@ -120,8 +120,8 @@ class Recorder:
             self._close_late()
         if (
             isinstance(event, ResponseInvalidated) and event.by != "administrator"
-        ):  # whose change is there already
-            self._audit.changed(event.by, "invalidate", _named(event), f"{event.dropped} dropped")
+        ):  # whose line is there already
+            self._audit.dropped(event.by, _named(event), f"{event.dropped} dropped")
 
     def since(self, number: int) -> list[Told]:
         """What was told after this number, as far as it is kept."""

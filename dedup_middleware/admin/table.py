@@ -1,7 +1,7 @@
 """The audit log's table: written behind, in a thread of its own, where the ledger has one.
 
 Law: whoever causes an entry waits for nothing; what a failing ledger does not take is counted, and is in the log.
-Refusals leave room for changes.
+Refusals, and what code invalidates, leave room for what people change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from ..forking import after_fork
-from ..records import REFUSED
+from ..records import COMMON
 from ..telemetry import parts_log
 
 MAX_WAITING: Final = 2000
-MAX_REFUSALS: Final = 1000
-"""So many wait when no refusal may join them any more: the rest is for changes."""
+MAX_COMMON: Final = 1000
+"""So many wait when nothing may join them but what people changed."""
 _CLOSING: Final = 3.0
 _PATIENCE: Final = 10.0
 _LOOKS: Final = 100
@@ -71,7 +71,7 @@ class Table:
             return
         if self._process != os.getpid():  # the first entry, or the first of a forked process
             self._start()
-        if self._waiting.qsize() >= (MAX_REFUSALS if entry.what == REFUSED else MAX_WAITING):
+        if self._waiting.qsize() >= (MAX_COMMON if entry.what in COMMON else MAX_WAITING):
             self.dropped += 1
         else:
             self._waiting.put(entry)

@@ -24,7 +24,11 @@ __all__ = ["Execution", "Ledger", "LedgerError", "Place", "RowRefusedError", "Sc
 
 
 REFUSED: Final = "refused"
-"""What a line of the audit log says was done where somebody was refused; all other lines are changes."""
+"""What a line of the audit log says was done where somebody was refused."""
+DROPPED: Final = "invalidated"
+"""What it says where code, or a request that writes, invalidated something."""
+COMMON: Final = (DROPPED, REFUSED)
+"""Of these lines there may be any number; all others are what people changed."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):

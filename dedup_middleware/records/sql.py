@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
-from . import REFUSED, RowRefusedError, schema
+from . import COMMON, RowRefusedError, schema
 from .adding import Adding, AtOnce, InTurn
 from .engines import engines_for
 from .migrating import creates, migrate, standing, version
@@ -33,11 +33,11 @@ _PARTS: Final[tuple[tuple[Any, ...], ...]] = (
     (schema.reasons, schema.reasons.c.minute),
     (schema.latencies, schema.latencies.c.minute),
     (schema.memory, schema.memory.c.minute),
-    (schema.audit, schema.audit.c.at, schema.audit.c.what == REFUSED),
-    (schema.audit, schema.audit.c.at, schema.audit.c.what != REFUSED),
+    *((schema.audit, schema.audit.c.at, schema.audit.c.what == what) for what in COMMON),
+    (schema.audit, schema.audit.c.at, schema.audit.c.what.not_in(COMMON)),
     (schema.writers, schema.writers.c.at),
 )
-"""What is bounded for itself: a table, the age of its rows, and which rows, if not all. Strangers cause refusals."""
+"""What is bounded for itself: a table, the age of its rows, and which rows, if not all."""
 
 
 class SqlLedger:
