@@ -15,7 +15,7 @@ from .core.conditional import agrees, entity_tag, freshened
 from .core.effects import groups, origin_of
 from .core.fields import http_date
 from .core.http import NEVER, Head, StoredResponse, first, response_size
-from .core.settle import Keep, Pass, Settlement, settle
+from .core.settle import Keep, Settlement, settle
 from .core.sight import one_identity
 from .core.status import named
 
@@ -45,18 +45,18 @@ def settled_by(
 ) -> Settlement:
     """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
     rule = plan.rule
-    wall, authorized = 0.0, False
+    wall, authorized, ranged = 0.0, False, False
     if rule.ttl == "origin" and plan.assesses:
-        if answer.status == 206 and not any(name == b"range" for name, _ in seen):
-            return Pass("partial")  # a part that nobody asked for
         wall = dedup.wall()
-        authorized = rule.identity == "origin" and any(name.lower() == b"authorization" for name, _ in seen)
+        names = {name.lower() for name, _ in seen}
+        authorized, ranged = rule.identity == "origin" and b"authorization" in names, b"range" in names
     settled = settle(
         rule,
         method,
         answer,
         one_identity=lambda: one_identity(plan.fingerprints.reading, scope),
         authorized=authorized,
+        ranged=ranged,
         wall=wall,
         delay=delay,
     )

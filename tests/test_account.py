@@ -114,6 +114,14 @@ def told(
             0,
             [("Authorization", "RFC 9111 s.3.5")],
         ),
+        (
+            {"cache-control": "max-age=60", "content-range": "bytes 0-1/4"},
+            {"status": 206},
+            "pass",
+            "partial",
+            0,
+            [("did not ask for", "RFC 9110 s.15.3.7")],
+        ),
         ({}, {"status": 302}, "pass", "no-freshness", 0, [("no freshness", "RFC 9111 s.3")]),
     ],
 )

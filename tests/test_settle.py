@@ -49,7 +49,14 @@ def settled(
     ]
     answer = read_answer(status, pairs, method)
     return settle(
-        rule, method, answer, one_identity=lambda: one, authorized=authorized, wall=WALL, delay=delay
+        rule,
+        method,
+        answer,
+        one_identity=lambda: one,
+        authorized=authorized,
+        ranged=status == 206,
+        wall=WALL,
+        delay=delay,
     )
 
 

@@ -40,7 +40,7 @@ _WHY: Final[dict[str, tuple[str, str]]] = {
         "RFC 9111 s.3",
     ),
     "refusal": ("a refusal is for the one who was refused", "RFC 9110 s.15.5"),
-    "partial": ("a 304 answers one request's validators", "RFC 9110 s.15.4.5"),
+    "partial": ("a part or a 304 that its request did not ask for", "RFC 9110 s.15.3.7, s.15.4.5"),
     "stream": ("the response has no end", "RFC 9111 s.3.3"),
     "too-large": ("the response is longer than max_response_body", "rule"),
     "nonce": ("its policy is made for one answer", "rule"),
@@ -73,12 +73,19 @@ def account(
     *,
     one_identity: bool,
     authorized: bool,
+    ranged: bool,
     wall: float,
 ) -> ResponseAccount:
     """Account for a response to a request under this rule that came at `wall`, in seconds of the epoch."""
     answer = read_answer(status, headers, method)
     settled = settle(
-        rule, method, answer, one_identity=lambda: one_identity, authorized=authorized, wall=wall
+        rule,
+        method,
+        answer,
+        one_identity=lambda: one_identity,
+        authorized=authorized,
+        ranged=ranged,
+        wall=wall,
     )
     if isinstance(settled, Pass):
         return ResponseAccount("pass", settled.reason, 0.0, 0.0, 0.0, 0.0, [_WHY[settled.reason]])

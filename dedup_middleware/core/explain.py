@@ -104,14 +104,15 @@ def _account(
     headers: Headers,
     wall: float,
 ) -> ResponseAccount:
-    seen = visible(reading, scope)["headers"]
+    seen = {name.lower() for name, _ in visible(reading, scope)["headers"]}
     return account(
         plan.rule,
         scope["method"],
         status,
         headers,
         one_identity=one_identity(reading, scope),
-        authorized=plan.rule.identity == "origin" and any(name == b"authorization" for name, _ in seen),
+        authorized=plan.rule.identity == "origin" and b"authorization" in seen,
+        ranged=b"range" in seen,
         wall=wall,
     )
 

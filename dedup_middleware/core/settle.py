@@ -78,14 +78,15 @@ def settle(
     *,
     one_identity: Callable[[], bool] = bool,
     authorized: bool = False,
+    ranged: bool = False,
     wall: float = 0.0,
     delay: float = 0.0,
 ) -> Settlement:
     """Who may use this response (RFC 9111 s.3, s.4)?
 
     `one_identity` says that all who may wait for it are one caller (by default they are not); `authorized` that the
-    request carried an Authorization which the key does not hold (s.3.5). `wall` is the time in seconds of the epoch,
-    `delay` how long the head took to come, in seconds.
+    request carried an Authorization which the key does not hold (s.3.5), `ranged` that the app saw a Range. `wall` is
+    the time in seconds of the epoch, `delay` how long the head took to come, in seconds.
     """
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")
@@ -121,6 +122,8 @@ def settle(
     if answer.status >= 500 and not rule.share_errors:
         return Pass("server-error")
     if rule.ttl == "origin":
+        if answer.status == 206 and not ranged:
+            return Pass("partial")  # a part that nobody asked for
         if authorized and not any(name in said for name in _PERMITS):
             return Pass("authorization")
         return _by_origin(rule, method, answer, said, expires, varied, stripped, wall, delay)
