@@ -82,6 +82,14 @@ def told(
             [("after it was validated", "RFC 9111 s.5.2.2.4"), ("never served stale", "RFC 9111 s.4.2.4")],
         ),
         (
+            {"cache-control": "max-age=0, stale-while-revalidate=9, stale-if-error=8"},
+            {},
+            "validate",
+            "no-cache",
+            0,
+            [("while it is renewed", "RFC 5861 s.3"), ("instead of an error", "RFC 5861 s.4")],
+        ),
+        (
             {"cache-control": 'max-age=60, no-cache="x-a"', "vary": "accept, x-b"},
             {},
             "keep",

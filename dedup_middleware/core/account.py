@@ -51,9 +51,9 @@ _WHY: Final[dict[str, tuple[str, str]]] = {
 class ResponseAccount(msgspec.Struct, frozen=True):
     """What would become of a response; durations and ages are seconds.
 
-    `decision` is "keep" (stored, and for all), "validate" (stored, and for others once it is validated), "share" (for
-    all who wait, not stored) or "pass" (for the request that led). `because` are pairs of a sentence and the section
-    behind it.
+    `decision` is "keep" (stored, and for all), "validate" (stored, for none who waits, and for others once it is
+    validated or within its windows), "share" (for all who wait, not stored) or "pass" (for the request that led).
+    `because` are pairs of a sentence and the section behind it.
     """
 
     decision: str
@@ -108,6 +108,10 @@ def account(
         because.append(("a part answers what lies wholly in it", "RFC 9111 s.3.3"))
     if settled.passed is not None:
         because.append(_WHY[settled.passed])
+    if settled.stale_while_revalidate:
+        because.append(("answers stale at once while it is renewed", "RFC 5861 s.3"))
+    if settled.stale_if_error:
+        because.append(("answers stale instead of an error", "RFC 5861 s.4"))
     if settled.rigid:
         because.append(("never served stale: it has to be validated", "RFC 9111 s.4.2.4"))
     return ResponseAccount(
