@@ -105,7 +105,7 @@ def to_store(
         if first(headers, b"etag") is None:
             etag, own = made, True
             headers = [*headers, (b"etag", etag)]
-    expires = came + keep.lifetime
+    expires = came + keep.lifetime - keep.late
     return StoredResponse(
         head=Head(answer.status, headers),
         body=body,
@@ -181,7 +181,7 @@ def update_by_head(
         return
     named = groups(answer.groups)
     names = (*stored.names, *(name for name in named if name not in stored.names))
-    expires = now + keep.lifetime
+    expires = now + keep.lifetime - keep.late
     fields = [pair for pair in merged.shared if pair[0].lower() not in keep.stripped | {b"age"}]
     renewed = structs.replace(
         stored,

@@ -227,6 +227,22 @@ async def test_a_head_is_answered_from_a_stored_get(make_dedup: MakeDedup, clock
     )
 
 
+@pytest.mark.parametrize(("seconds", "body"), [(9, b"one"), (8, b"two")])
+async def test_max_stale_counts_the_time_that_a_response_was_stale_before_it_came(
+    seconds: int, body: bytes, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.5.2.1.2: 5 s late when it came, 4 s here
+    site = Site(make_dedup, clock, SHARED, ok(b"one", cache_control="max-age=60", age="65"), ok(b"two"))
+    await site.get()
+    site.advance(4)
+
+    answer = await site.get(headers=[(b"cache-control", b"max-stale=%d" % seconds)])
+
+    assert answer.body == body
+    if body == b"one":
+        assert status_of(answer) == "dedup; hit; ttl=-9; detail=max-stale"
+
+
 @pytest.mark.parametrize("directives", ["max-age=100", "only-if-cached", "max-stale"])
 async def test_a_head_with_directives_is_answered_from_a_stored_get_too(
     directives: str, make_dedup: MakeDedup, clock: FakeClock

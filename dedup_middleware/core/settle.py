@@ -38,10 +38,11 @@ REVALIDATABLE: Final = 3600.0
 class Keep(msgspec.Struct, frozen=True):
     """All who wait may use the response, and it may be stored.
 
-    It is fresh for `lifetime` seconds from now on, `age` seconds old already, and worth keeping for `kept` seconds
-    after that: to be revalidated, or to be served stale while it is (`stale_while_revalidate`) or instead of an error
-    (`stale_if_error`). `rigid` forbids to serve it stale at all (RFC 9111 s.4.2.4). `stripped` are fields that only
-    the leader gets. `passed` is why nobody but the leader may use it before it is validated; None: all may.
+    It is fresh for `lifetime` seconds from now on, or stale for `late` seconds already, and `age` seconds old. When it
+    is stale it is worth keeping for `kept` seconds: to be revalidated, or to be served stale while it is
+    (`stale_while_revalidate`) or instead of an error (`stale_if_error`). `rigid` forbids to serve it stale at all
+    (RFC 9111 s.4.2.4). `stripped` are fields that only the leader gets. `passed` is why nobody but the leader may use
+    it before it is validated; None: all may.
     """
 
     lifetime: float
@@ -53,6 +54,7 @@ class Keep(msgspec.Struct, frozen=True):
     rigid: bool = False
     stripped: frozenset[bytes] = _NONE
     passed: Reason | None = None
+    late: float = 0.0
 
 
 class ShareOnly(msgspec.Struct, frozen=True):
@@ -234,28 +236,26 @@ def _by_origin(
         lifetime = freshness.heuristic_lifetime(answer, wall) if rule.heuristic_freshness else 0.0
     age = freshness.initial_age(answer, wall, delay)
     left = 0.0 if validate else max(0.0, lifetime - age)
+    late = max(0.0, age - lifetime)
     rigid = validate or any(name in said for name in _RIGID)
     while_revalidate = if_error = 0.0
-    if not rigid:  # the response's own windows come before the rule's
-        while_revalidate = _window(said, b"stale-while-revalidate", rule.stale_while_revalidate)
-        if_error = _window(said, b"stale-if-error", rule.stale_if_error)
-    if not stated and not lifetime:  # what never was fresh is not served stale
-        while_revalidate = if_error = 0.0
+    if not rigid and (stated or lifetime):  # the response's own windows come before the rule's
+        # What never was fresh is not served stale, if it does not say so itself.
+        while_revalidate = _window(said, b"stale-while-revalidate", lifetime and rule.stale_while_revalidate)
+        if_error = _window(said, b"stale-if-error", lifetime and rule.stale_if_error)
     if answer.status >= 500:  # an old error is no better than a new one
         if_error = 0.0
-    # What was stale when it came has used up some of its windows.
-    late = max(0.0, age - lifetime)
-    while_revalidate, if_error = max(0.0, while_revalidate - late), max(0.0, if_error - late)
     again = (answer.validates and answer.status == 200) or (
         rule.honor_request_directives and not rigid and lifetime > 0
     )
-    kept = max(while_revalidate, if_error, REVALIDATABLE if again else 0.0)
+    # What was stale when it came has used up some of its windows.
+    kept = max(while_revalidate, if_error, late + REVALIDATABLE if again else 0.0)
     # One that only took longer than it is fresh for is stale when it comes, and still what all who wait have asked for.
     stale = stated and lifetime <= max(0.0, age - delay)
     passed: Reason | None = "no-cache" if not left and (stale or validate) else None
-    if not left and not kept:
+    if not left and kept <= late:
         return ShareOnly(varied, stripped) if passed is None else Pass(passed)
-    return Keep(left, varied, age, kept, while_revalidate, if_error, rigid, stripped, passed)
+    return Keep(left, varied, age, kept, while_revalidate, if_error, rigid, stripped, passed, late)
 
 
 def _window(said: Directives, name: bytes, rules: float | str) -> float:
