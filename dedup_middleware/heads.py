@@ -117,10 +117,11 @@ def _supersede(forward: Forward, validation: Validation, head: Answer, settlemen
 
     A cookie that comes with a 304 does not: it is one caller's, and says nothing of what is stored.
     """
-    if head.status >= 500 or isinstance(settlement, Keep):
+    confirmed = validation.outcome == "revalidated"
+    if (head.status >= 500 and not confirmed) or isinstance(settlement, Keep):
         return
     stored = validation.stored
-    comes_with_304 = validation.outcome == "revalidated" and head.personal in validation.said
+    comes_with_304 = confirmed and head.personal in validation.said
     if not comes_with_304 or any(name.lower() in PERSONAL_FIELDS for name, _ in stored.head.headers):
         forward.dedup.keeper.take_back(forward.plan.ordinal, forward.key, stored)
 

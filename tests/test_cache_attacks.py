@@ -97,6 +97,22 @@ async def test_parts_of_equal_bytes_share_no_entity_tag_of_ours(
 # -- a 304 that says who may have it ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("status", [200, 404, 503])
+async def test_a_304_that_says_no_store_takes_back_what_is_stored_an_error_too(
+    status: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.5.2.2.5: not even within its windows
+    held = error(status, cache_control="max-age=10, stale-while-revalidate=60", etag='"a"')
+    site = Site(make_dedup, clock, SHARED, held, unchanged(cache_control="no-store"), ok(b"two"))
+    await site.get()
+    site.advance(11)
+
+    confirmed = await site.get(headers=[(b"cache-control", b"no-cache")])
+
+    assert (confirmed.status, confirmed.body) == (status, b"broken")
+    assert (await site.get()).body == b"two"
+
+
 @pytest.mark.parametrize("said", [{"cache_control": "private"}, {"cache_control": "no-store"}, {"vary": "*"}])
 async def test_what_a_304_forbids_to_share_is_gone(
     said: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
