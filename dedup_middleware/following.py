@@ -16,13 +16,17 @@ from .telling import tell_request
 from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError
 
 if TYPE_CHECKING:
+    from .core.status import Reason
     from .exchange import Exchange
     from .flight import Flight
     from .settled import Settled
 
 
-async def follow(exchange: Exchange, flight: Flight) -> bool:
-    """Read another request's flight; False where its response is not for this one."""
+async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: bool) -> bool:
+    """Read another request's flight; False where its response is not for this one.
+
+    `reason` is why the store did not answer this one, `varied` that only another variant was stored.
+    """
     if exchange.plan.rule.identity != "separate":
         flight.callers.append(Caller.of(exchange.scope))
         exchange.dedup.flights.add_name(flight, address_name(exchange.scope))
@@ -48,9 +52,8 @@ async def follow(exchange: Exchange, flight: Flight) -> bool:
             exchange.alone = "request"
             return False
         head_ns = time.time_ns() if exchange.tracer is not None else None
-        line = wire.CONFIRMED if settled.outcome == "revalidated" else wire.COLLAPSED
-        if settled.outcome == "stale":
-            stood_in, line = True, wire.STOOD_IN
+        stood_in = settled.outcome == "stale"
+        line = wire.collapsed(reason, varied=varied, detail="stale-if-error" if stood_in else None)
         if exchange.plan.rule.cache_status_key:
             line = wire.named(line, settled.variant)
         await exchange.send_head(settled.head, settled.head.shared, line, shared=True)

@@ -87,7 +87,7 @@ async def run(exchange: Exchange) -> None:
             alone = _marked(dedup, key, now)
         flight = None if alone else dedup.flights.find(loop, key)
         if flight is not None:
-            if await follow(exchange, flight):
+            if await follow(exchange, flight, ask.reason, varied=bool(shown) and plan.rule.stores):
                 await hear_out(exchange)
                 return
             continue

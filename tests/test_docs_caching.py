@@ -137,6 +137,7 @@ SEEN: dict[str, tuple[Rule, list[Reply], list[Step]]] = {
         [[], asking("no-cache")],
     ),
     "dedup; fwd=uri-miss; collapsed": (CAUTIOUS, [FRESH], [CROWD]),
+    "dedup; fwd=stale; collapsed": (CAUTIOUS, [FRESH, FRESH], [[], 61, CROWD]),
     "dedup; detail=only-if-cached": (SHARED, [FRESH], [asking("only-if-cached")]),
 }
 

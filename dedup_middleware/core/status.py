@@ -97,8 +97,7 @@ def forwarded(
     `varied` says that only another variant was stored; `status` is the app's where another one goes out, `ttl` the
     freshness that is left in seconds where it is stored; `key` is named where the rule asks for it.
     """
-    because = _BECAUSE.get(reason) or (b"vary-miss" if varied else b"uri-miss")
-    line = b"dedup; fwd=" + because
+    line = b"dedup; fwd=" + _because(reason, varied)
     if status is not None:
         line += b"; fwd-status=%d" % status
     if ttl is not None:
@@ -121,11 +120,14 @@ def named(line: bytes, key: bytes | None) -> bytes:
     return line if key is None else line + b'; key="' + key.hex().encode() + b'"'
 
 
-CONFIRMED: Final = b"dedup; fwd=stale; collapsed"
-"""Cache-Status of a stored response that another request's forward confirmed."""
+def collapsed(reason: Reason, *, varied: bool = False, detail: Reason | None = None) -> bytes:
+    """Cache-Status of a response that another request's forward brought (RFC 9211 s.2.2, s.2.6).
 
-STOOD_IN: Final = b"dedup; fwd=stale; collapsed; detail=stale-if-error"
-"""Cache-Status of a stale response that stands in for an error which another request's forward brought."""
+    `reason` and `varied` are the request's own, as for `forwarded`.
+    """
+    line = b"dedup; fwd=%b; collapsed" % _because(reason, varied)
+    return line if detail is None else line + b"; detail=" + detail.encode()
 
-COLLAPSED: Final = b"dedup; fwd=uri-miss; collapsed"
-"""Cache-Status of a response that another request's forward brought (RFC 9211 s.2.6)."""
+
+def _because(reason: Reason, varied: bool) -> bytes:
+    return _BECAUSE.get(reason) or (b"vary-miss" if varied else b"uri-miss")
