@@ -56,6 +56,14 @@ def test_only_what_points_to_the_same_origin_is_concerned(
     assert found == (() if path is None else (f"{HERE}{path}",))
 
 
+@pytest.mark.parametrize("folder", ["/a?b", "/a#b", "/a%62", "/\u00fc", "/a;b"])
+def test_a_reference_is_resolved_against_the_path_as_it_was_sent(folder: str) -> None:
+    # what a decoded path holds is no delimiter, and no escape
+    found, _ = effects({**scope(), "path": f"{folder}/x"}, [(b"location", b"y")])
+
+    assert found == (f"{HERE}{folder}/y",)
+
+
 @pytest.mark.parametrize(
     ("scheme", "host", "reference", "same"),
     [

@@ -6,7 +6,7 @@ Law: only what has the same origin as the request; what does not parse says noth
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from . import structured
 from .http import first
@@ -39,9 +39,9 @@ def effects(scope: Scope, headers: Headers) -> tuple[tuple[str, ...], tuple[str,
 
 
 def _same_origin(here: str, path: str, reference: str) -> str | None:
-    """The path that a reference points to on the origin `here`; None for any other origin."""
+    """The path that a reference points to on the origin `here`; None for any other origin. Paths are decoded ones."""
     try:
-        own, target = urlsplit(here), urlsplit(urljoin(here + path, reference.strip()))
+        own, target = urlsplit(here), urlsplit(urljoin(here + quote(path), reference.strip()))
         if (own.scheme, own.hostname, own.port or _PORTS.get(own.scheme)) != (
             target.scheme,
             target.hostname,
