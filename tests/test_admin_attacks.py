@@ -291,6 +291,7 @@ CROSS = [
     {"origin": "http://app.test:8080"},
     {"origin": "file://app.test"},
     {"origin": "http://app.test:nonsense"},
+    {"origin": "null", "host": ":nonsense"},
     {"sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "same-site", "origin": "http://app.test"},
     {"sec-fetch-site": "none"},

@@ -200,7 +200,8 @@ def check_origin(request: Request) -> None:
     if site == "same-origin":
         return
     origin = request.headers.get("origin")
-    if site is not None or (origin is not None and _authority(origin) != _host(request)):
+    own = _host(request)
+    if site is not None or (origin is not None and (own is None or _authority(origin) != own)):
         raise Problem(403, "A change comes from this page itself, not from another site.")
 
 
