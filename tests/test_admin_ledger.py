@@ -17,8 +17,8 @@ from dedup_middleware.admin.audit import Audit
 from dedup_middleware.admin.table import MAX_WAITING, Entry, Table, table_of
 from dedup_middleware.records import analytics as ledger_s
 
-from .admin_kit import House, logged
-from .kit import FakeClock, eventually
+from .admin_kit import BEARER, House, logged
+from .kit import FakeClock, eventually, get
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +79,24 @@ async def test_analytics_are_a_table_that_no_spreadsheet_runs(
 def test_a_cell_is_no_formula(start: str) -> None:
     assert _cell(f"{start}x") == f"'{start}x"
     assert (_cell("x"), _cell(-1), _cell(None), _cell(["=a"])) == ("x", -1, None, '["=a"]')
+    assert (_cell(("=a", "b")), _cell(())) == ('["=a","b"]', "[]")
+
+
+async def test_a_table_that_cannot_be_read_to_its_end_breaks_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operations = ledger_s.operations
+
+    async def fail_later(*given: Any, **more: Any) -> Any:
+        if more["offset"]:
+            raise OSError("the disk is gone")
+        return await operations(*given, **more)
+
+    monkeypatch.setattr(ledger_s, "operations", fail_later)
+    monkeypatch.setattr(analytics, "_PIECE", 1)
+    bearer = [(name.lower().encode(), value.encode()) for name, value in BEARER.items()]
+    with pytest.raises(RuntimeError, match="broke off at row 1"):
+        await get(house.app, "/_dedup/api/analytics/operations.csv", headers=bearer)
 
 
 async def test_without_a_ledger_it_says_so() -> None:

@@ -123,8 +123,8 @@ async def _lines(visit: Visit, kind: Kind, asked: Any, page: Any) -> AsyncIterat
             return
         try:
             page = await _ask(visit, kind, replace(asked, offset=offset, limit=_PIECE))
-        except Problem:
-            return  # what is there is there; the head is out
+        except Problem as problem:  # the head is out: the download breaks off, and is not taken for the whole
+            raise RuntimeError(f"a table broke off at row {offset}: {problem.sentence}") from None
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         value = msgspec.json.encode(value).decode()
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
