@@ -473,6 +473,16 @@ def test_the_windows_of_a_stale_response_are_the_responses_or_the_rules_and_may_
     assert (found.stale_while_revalidate, found.stale_if_error, found.rigid) == windows
 
 
+@pytest.mark.parametrize(
+    "rule", [Rule(ttl="origin", **OWN), Rule(ttl=60, negative_ttl=5, **OWN)], ids=["origin", "number"]
+)
+def test_an_error_that_is_kept_stands_in_for_no_other_one(rule: Rule) -> None:
+    # RFC 5861 s.4: stale content may be used to mitigate errors; an old error mitigates nothing
+    found = kept(rule, FRESH, status=503)
+
+    assert (found.stale_while_revalidate, found.stale_if_error) == (30, 0)
+
+
 def test_what_came_stale_has_used_up_some_of_its_windows() -> None:
     # RFC 5861 s.3, RFC 9111 s.5.2.1.2: they are counted from the end of its freshness
     windows = control("max-age=60", "stale-while-revalidate=9", "stale-if-error=20")

@@ -194,7 +194,8 @@ def _by_rule(
         return ShareOnly(varied, stripped) if varied or stripped else _SHARE_ONLY
     rigid = b"must-revalidate" in said or b"proxy-revalidate" in said
     while_revalidate = 0.0 if rigid else float(rule.stale_while_revalidate)
-    if_error = 0.0 if rigid else float(rule.stale_if_error)
+    # An old error is no better than a new one.
+    if_error = 0.0 if rigid or status >= 500 else float(rule.stale_if_error)
     return Keep(
         lifetime,
         varied,
@@ -243,7 +244,7 @@ def _by_origin(
         # What never was fresh is not served stale, if it does not say so itself.
         while_revalidate = _window(said, b"stale-while-revalidate", lifetime and rule.stale_while_revalidate)
         if_error = _window(said, b"stale-if-error", lifetime and rule.stale_if_error)
-    if answer.status >= 500:  # an old error is no better than a new one
+    if answer.status >= 500:  # as above
         if_error = 0.0
     again = (answer.validates and answer.status == 200) or (
         rule.honor_request_directives and not rigid and lifetime > 0
