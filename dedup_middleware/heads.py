@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from .core.answer import read_answer
 from .core.effects import groups, origin_of
 from .core.names import PERSONAL_FIELDS
-from .core.settle import Keep, Pass, Settlement, ShareOnly, settle
+from .core.settle import MOST_FIELDS, Keep, Pass, Settlement, ShareOnly, settle
 from .core.variants import hidden_in, told_apart
 from .keeping import settled_by, update_by_head
 from .scopes import copy_back, session_content
@@ -63,6 +63,8 @@ def open_head(forward: Forward, message: Message) -> None:
     settlement = _settle(forward, head) if validation is None else _validated(forward, validation, head)
     if ("session" in leaders or forward.session is not None) and session_content(leaders) != forward.session:
         settlement = Pass("session")
+    elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
+        settlement = Pass("vary")
     settled = Settled(head, settlement, forward.shown, forward.key)
     if isinstance(settlement, Pass):
         _pass(forward, settled, settlement.reason)
@@ -138,6 +140,8 @@ def _pass(forward: Forward, settled: Settled, reason: Reason) -> None:
         others = PERSONAL_FIELDS - validation.said
         head.headers = [pair for pair in head.headers if pair[0].lower() not in others]
     settled.vary = forward.shown | hidden_in(forward.plan.fingerprints, head)
+    if len(settled.vary) > MOST_FIELDS:
+        settled.vary = forward.shown
     if settled.vary != forward.shown:
         dedup.variants.put(forward.base, settled.vary)
         settled.variant = _variant(forward, settled.vary)
@@ -164,6 +168,11 @@ def _share(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> 
         names = groups(head.groups)
         forward.groups += names
         dedup.flights.depends(flight, names, origin_of(forward.leader_scope))
+
+
+def _names_too_much(forward: Forward, settlement: Keep | ShareOnly) -> bool:
+    """Whether its Vary, with those of the responses before it, names more than is remembered for a key."""
+    return len(told_apart(forward.plan.fingerprints, forward.shown, settlement)) > MOST_FIELDS
 
 
 def _tell_apart(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> None:

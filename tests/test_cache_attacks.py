@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
+from dedup_middleware.core.settle import MOST_FIELDS
 from dedup_middleware.flight import GRACE
 
 from .cache_kit import Answer, Site, error, ok, status_of, unchanged
@@ -276,6 +277,35 @@ async def test_what_a_head_renews_while_it_is_fetched_anew_is_fetched_anew_again
     await settle()
 
     assert site.origin.runs == ran + 1
+
+
+@pytest.mark.parametrize("name", ["x-{}", "x-{}-token"], ids=["plain", "credential"])
+@pytest.mark.parametrize(
+    "rule",
+    [Rule("/x", ttl=5, vary=[], identity="shared"), Rule("/x", vary=[], identity="shared"), SHARED],
+    ids=["number", "collapse", "shared"],
+)
+async def test_an_app_whose_vary_names_ever_more_fields_makes_no_list_grow_without_end(
+    rule: Rule, name: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, rule, ok())
+    for number in range(2 * MOST_FIELDS):
+        site.origin.then(ok(cache_control="max-age=5", vary=name.format(number)))
+        assert (await site.get()).body == b"one"
+        site.advance(6)
+
+    (names,) = site.dedup.variants.young.values()
+    assert len(names) <= MOST_FIELDS
+
+
+async def test_a_vary_of_more_fields_than_are_remembered_is_one_requests_own(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    many = ", ".join(f"x-{number}" for number in range(MOST_FIELDS + 1))
+    site = Site(make_dedup, clock, SHARED, ok(cache_control="max-age=60", vary=many))
+
+    assert status_of(await site.get()) == "dedup; fwd=uri-miss; detail=vary"
+    assert not len(site.dedup.variants)
 
 
 @pytest.mark.parametrize("identity", ["origin", "shared"])

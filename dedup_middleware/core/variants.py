@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .fields import is_token, names_listed
-from .settle import Keep
+from .settle import MOST_FIELDS, Keep
 from .surroundings import Part
 
 if TYPE_CHECKING:
@@ -36,4 +36,6 @@ def told_apart(
 def hidden_in(reader: Fingerprinter, head: Answer) -> frozenset[bytes]:
     """The fields of Vary that the app has not seen: they are shown to it from now on, whoever its answer is for."""
     named = frozenset(filter(is_token, names_listed(head.vary))) - {b"*"} if head.vary else frozenset()
+    if len(named) > MOST_FIELDS:
+        return frozenset()
     return frozenset(name for name in reader.unkeyed(named) if reader.reading.part(name) in _HIDDEN)
