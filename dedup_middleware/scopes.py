@@ -5,6 +5,7 @@ Law: what belongs to the flight stays there; a session is compared, never kept o
 
 from __future__ import annotations
 
+from itertools import count
 from operator import is_not
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
+_unread: Final = count()
 
 
 def copy_back(
@@ -33,11 +35,17 @@ def copy_back(
 
 
 def session_content(scope: MutableMapping[str, Any]) -> bytes | None:
-    """What a session holds, in a form that tells whether the app has changed it."""
+    """What a session holds, in a form that tells whether the app has changed it; what can't be read may have been."""
     session = scope.get("session")
     if session is None:
         return None
-    try:
-        return canonical.encode(canonical.plain(dict(session)))
-    except Exception:  # noqa: BLE001 - a session is whatever an outer layer made: one not loaded yet raises anything
-        return repr(session).encode("utf-8", "replace")
+    for read in (_by_content, repr):
+        try:
+            return canonical.encode(read(session))
+        except Exception:  # noqa: BLE001, S112 - a session is whatever an outer layer made: one not loaded yet raises anything
+            continue
+    return b"unread %d" % next(_unread)
+
+
+def _by_content(session: Any) -> Any:
+    return canonical.plain(dict(session))

@@ -283,6 +283,30 @@ class NotLoaded(dict[str, Any]):
     __iter__ = keys = items = _refuse
 
 
+class Detached:
+    """An object in a session whose repr looks at what is no longer there, as an ORM's may."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("detached")
+
+
+@pytest.mark.parametrize("cart", [Detached(), 10**5000], ids=["no repr", "too long a number"])
+@pytest.mark.parametrize("identity", ["shared", lambda _: "alice"], ids=["shared", "function"])
+async def test_a_session_that_can_t_be_read_costs_no_request_its_answer_and_is_shared_with_nobody(
+    identity: Any, cart: object, make_dedup: Make
+) -> None:
+    """Nobody can tell whether the app has changed it."""
+    bare = GatedApp()
+    dedup = make_dedup(default=Rule(ttl=5, identity=identity))
+    app = DedupMiddleware(bare, dedup=dedup)
+    calls = [call(app, session={"cart": cart}) for _ in range(2)]
+    await settle()
+    bare.gate.set()
+
+    assert [(await one.done()).body for one in calls] == [b"run 1", b"run 2"]
+    assert dedup.stats().stored == 0
+
+
 @pytest.mark.parametrize("ttl", [0, 5])
 @pytest.mark.parametrize(
     "left", [{"session": NotLoaded(a=1)}, {"extensions": ["tls"]}], ids=["session", "extensions"]
