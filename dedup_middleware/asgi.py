@@ -119,6 +119,9 @@ class DedupMiddleware:
                 self._prepare(scope)
             self._shape = shape = shape_of(scope)
             said = shape.read(scope)
+        if type(said[8]) is not list:  # ASGI allows any iterable, and some can be read once
+            scope["headers"] = list(said[8])
+            said = shape.read(scope)
         dedup = self.dedup
         if not dedup.on:
             if dedup.is_own(scope):

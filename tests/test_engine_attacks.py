@@ -18,6 +18,7 @@ from dedup_middleware.flight import GRACE
 from dedup_middleware.settled import Settled
 
 from .kit import (
+    HOST,
     Call,
     FakeClock,
     GatedApp,
@@ -272,6 +273,22 @@ async def test_what_is_stored_and_what_was_settled_show_nothing_of_it(make_dedup
     assert len(stored) == 2, "a response, and a function's value"
     told: list[Any] = [head, settled, *stored]
     assert not [one for one in told if "secret" in f"{one!r} {one.__rich_repr__()}"]
+
+
+@pytest.mark.parametrize("container", [tuple, iter, lambda pairs: dict(pairs).items()])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "QUERY"])
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_whatever_iterable_a_layer_leaves_the_headers_in_the_app_gets_them_all(
+    container: Callable[[Any], Any], method: str, enabled: bool, make_dedup: Make
+) -> None:
+    alice, bob = ([HOST, (b"authorization", name)] for name in (b"alice", b"bob"))
+    bare = GatedApp(lambda scope, _: (200, [], repr(sorted(scope["headers"])).encode()), opened=True)
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=5), enabled=enabled))
+
+    for headers in (alice, bob, alice):
+        scope = {**make_scope(method=method), "headers": container(headers)}
+        assert (await Call(app, scope).done()).body == repr(sorted(headers)).encode()
+    assert bare.runs == (2 if enabled and method in ("GET", "QUERY") else 3)
 
 
 class NotLoaded(dict[str, Any]):
