@@ -112,8 +112,12 @@ class Call:
             self._tell(
                 "forwarded", why, flight.trace.flight if flight.trace else None, error=error, span=span
             )
-        if flight.error is not None:
-            raise flight.error
+        failed, flight.error = flight.error, None
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                del failed  # its traceback holds this frame: together they would keep the flight alive
         return flight.head[0]
 
     async def _follow(self, flight: Flight) -> Any:

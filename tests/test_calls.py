@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -290,6 +293,33 @@ async def test_a_failed_run_is_everybodys_answer_the_original_to_its_leader(
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
     work.error = None
     assert await dedup.call("k", work, ttl=60) == "run 2"
+
+
+async def test_what_a_failed_run_held_is_free_once_its_callers_let_go_of_the_error(
+    make_dedup: MakeDedup,
+) -> None:
+    """At once, without a collection of garbage."""
+    dedup, held = make_dedup(), []
+
+    class Rows:
+        """A large result that was under way."""
+
+    async def work() -> None:
+        rows = Rows()
+        held.append(weakref.ref(rows))
+        await settle()
+        raise KeyError
+
+    async def ask_once() -> None:
+        with contextlib.suppress(KeyError, ForwardFailed):
+            await dedup.call("k", work)
+
+    gc.disable()
+    try:
+        await asyncio.gather(ask_once(), ask_once())
+        assert [rows() for rows in held] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
