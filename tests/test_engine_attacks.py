@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from starlette.datastructures import URLPath
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 from dedup_middleware.body import Body, Budget
@@ -289,6 +290,19 @@ async def test_whatever_iterable_a_layer_leaves_the_headers_in_the_app_gets_them
         scope = {**make_scope(method=method), "headers": container(headers)}
         assert (await Call(app, scope).done()).body == repr(sorted(headers)).encode()
     assert bare.runs == (2 if enabled and method in ("GET", "QUERY") else 3)
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_a_path_that_a_layer_has_rewritten_to_a_kind_of_text_is_that_path(
+    root_path: str, make_dedup: Make
+) -> None:
+    """Starlette's `url_path_for` gives such a one."""
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup(default=Rule(ttl=5)))
+    rewritten = {"path": URLPath(f"{root_path}/a"), "root_path": URLPath(root_path)}
+
+    answers = [await get(app, f"{root_path}/a", **outer) for outer in (rewritten, {"root_path": root_path})]
+
+    assert [(one.body, one.header(b"age")) for one in answers] == [(b"run 1", None), (b"run 1", b"0")]
 
 
 class NotLoaded(dict[str, Any]):

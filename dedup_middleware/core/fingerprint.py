@@ -90,8 +90,11 @@ class Fingerprinter:
             ValueError: for a path that no encoding holds.
         """
         get = scope.get
-        parts = [place, self._place, method, scope["path"], get("raw_path"), get("root_path")]
-        return self._hash(canonical.encode(parts))
+        # A layer that rewrites paths may leave a kind of text, such as Starlette's URLPath, that no encoder knows.
+        path, root = (
+            str(text) if isinstance(text, str) else text for text in (scope["path"], get("root_path"))
+        )
+        return self._hash(canonical.encode([place, self._place, method, path, get("raw_path"), root]))
 
     def key(self, scope: Scope, method: str, body: bytes | None) -> bytes | Reason:
         """The fingerprint's digest (16 bytes), or why there is none.
