@@ -144,8 +144,9 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
             coroutine.close()
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
 def test_a_loop_that_is_gone_leaves_sweeping_to_the_next_one(
-    monkeypatch: pytest.MonkeyPatch,
+    closed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dedup_middleware.stores.keeper.SWEEP_SECONDS", 0.0)
     now = [1000.0]
@@ -162,7 +163,9 @@ def test_a_loop_that_is_gone_leaves_sweeping_to_the_next_one(
 
     with asyncio.Runner() as runner:
         runner.run(first())
-    asyncio.run(second())
+        if closed:
+            runner.close()
+        asyncio.run(second())
 
     assert dedup.stats().expired == 1
 

@@ -111,8 +111,11 @@ class Keeper:
             self._sweeper = None
 
     def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._sweeper is None or self._sweeper[0].is_closed():
-            self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop, context=Context()))
+        if self._sweeper is not None:
+            if self._sweeper[0].is_running():
+                return
+            self._sweeper[1].cancel()  # that loop is over, or stands still for who knows how long
+        self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop, context=Context()))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None
