@@ -40,17 +40,18 @@ class Client:
     status: int
 
     async def listen(self) -> None:
-        """Return when the client has gone."""
+        """Return when the client has gone; never, where that can't be heard."""
         while True:
             try:
                 message = await self.receive()
-            except Exception:  # noqa: BLE001 - a receive that fails has no client any more
-                return
+            except Exception:  # noqa: BLE001 - the app might never have asked: it costs the client no answer
+                break
             if message["type"] == "http.disconnect":
                 return
             if self.body is not None or (self.heard and not self.heard[-1].get("more_body", False)):
-                await asyncio.get_running_loop().create_future()  # one that repeats itself will never tell
+                break  # one that repeats itself will never tell
             self.heard.append(message)
+        await asyncio.get_running_loop().create_future()
 
     async def send_head(self, head: Answer, pairs: Headers, line: bytes, *, shared: bool = False) -> None:
         """Send these fields and Cache-Status; a 304 where a validator matches."""

@@ -374,6 +374,25 @@ async def test_a_refresh_that_can_t_be_made_concerns_nobody(make_dedup: Make, cl
     assert dedup.flights.is_empty
 
 
+class DeafCall(Call):
+    """A client of a test's own making, whose receive has nothing to give."""
+
+    async def _receive(self) -> Any:
+        raise IndexError("pop from empty list")
+
+
+async def test_a_receive_that_fails_costs_no_client_its_answer(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = GatedApp()
+    app = DedupMiddleware(bare, dedup=make_dedup())
+    calls = [DeafCall(app, make_scope()) for _ in range(2)]
+    await virtual_time.go(1)  # by then the flight's watch has listened
+    bare.gate.set()
+
+    assert [(await one.done()).body for one in calls] == [b"run 1", b"run 1"]
+
+
 class FailingCall(Call):
     """A client that is gone when the first chunk comes, as a server's send tells that raises."""
 
