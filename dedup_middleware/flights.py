@@ -6,6 +6,7 @@ Names are indexed when the first invalidation looks for them: most flights are o
 
 from __future__ import annotations
 
+import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,9 +107,10 @@ class FlightTable:
 
     def _watch(self, loop: Loop) -> None:
         # In a context of nobody: that of the request which happens to be first would live as long as there are any.
-        self._watches[loop] = loop.call_later(WATCH_AFTER, self._look, loop, context=Context())
+        # And weakly: what is under way holds the table; a timer of the loop alone must not.
+        self._watches[loop] = loop.call_later(WATCH_AFTER, _look, weakref.ref(self), loop, context=Context())
 
-    def _look(self, loop: Loop) -> None:
+    def look(self, loop: Loop) -> None:
         """Look at the flights of a loop that have been under way for a while, as long as there are any."""
         del self._watches[loop]
         now = loop.time()
@@ -272,3 +274,9 @@ class FlightTable:
     def _drop_dead_watches(self) -> None:
         for loop in [loop for loop in list(self._watches) if loop.is_closed()]:
             del self._watches[loop]
+
+
+def _look(table: weakref.ref[FlightTable], loop: Loop) -> None:
+    there = table()
+    if there is not None:
+        there.look(loop)

@@ -302,8 +302,8 @@ def _without_body(request: Request) -> Request:
     return {name: value for name, value in request.items() if name != "body"}
 
 
-NEVER_KEPT = {"range: not satisfiable", "a wrong name of a field (HMC)"}
-"""A 416 is not stored, and what a Vary that is no list of names says is not shared."""
+NEVER_KEPT = {"range: not satisfiable", "a wrong name of a field (HMC)", "too many fields (HHO)"}
+"""A 416 is not stored; what a Vary says that is no list of names, or too long a one, is not shared."""
 
 
 @every_shape

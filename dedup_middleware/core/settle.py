@@ -31,7 +31,7 @@ UNDERSTOOD: Final = frozenset(
 """Statuses whose caching the package knows, as must-understand asks (RFC 9111 s.5.2.2.3)."""
 _PERMITS: Final = (b"public", b"s-maxage", b"must-revalidate")
 _RIGID: Final = (b"must-revalidate", b"proxy-revalidate", b"s-maxage")
-MOST_FIELDS: Final = 64
+MOST_FIELDS: Final = 256
 """Fields by which the responses under one key are told apart; what would need more is nobody else's."""
 REVALIDATABLE: Final = 3600.0
 """Seconds for which a stale response is kept to be revalidated, or for requests that say max-stale."""
