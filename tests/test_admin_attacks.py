@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import pytest
 
 from dedup_middleware import Dedup, Rule
 from dedup_middleware.admin import door
+from dedup_middleware.admin.asking import MAX_BODY
 from dedup_middleware.admin.audit import STRANGERS, Audit
 from dedup_middleware.admin.door import address_of
 from dedup_middleware.admin.limiter import MAX_COUNTERS, Limiter
@@ -692,6 +694,28 @@ async def test_guesses_at_the_sign_in_are_counted_too(house: House) -> None:
     assert statuses == [401] * 10 + [429] * 5
     assert await house.audited() == [
         ("refused", "signIn", "401 Unauthorized", 10),
+        ("refused", "signIn", "429 Too Many Requests", 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "media", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"token": 1}', "application/json", 400),
+        (b"token=x", "application/x-www-form-urlencoded", 415),
+        (b" " * (MAX_BODY + 1), "application/json", 413),
+    ],
+    ids=["no JSON", "no text", "a form", "too long"],
+)
+async def test_sign_ins_that_cannot_be_read_are_counted_too(
+    house: House, content: bytes, media: str, status: int
+) -> None:
+    async with house.client("203.0.113.1", headers={"content-type": media}) as stranger:
+        statuses = [(await stranger.post("api/session", content=content)).status_code for _ in range(15)]
+    assert statuses == [status] * 10 + [429] * 5
+    assert await house.audited() == [
+        ("refused", "signIn", f"{status} {HTTPStatus(status).phrase}", 10),
         ("refused", "signIn", "429 Too Many Requests", 5),
     ]
 

@@ -88,7 +88,7 @@ class House:
                 if inspect.isawaitable(given):
                     given = await given
             except Problem as problem:
-                if operation.name == _SIGN_IN and problem.status == 401:
+                if operation.name == _SIGN_IN and not visit.who and problem.status != 429:
                     self.limiter.hit("failures", address_of(request.scope.get("client")))
                 if operation.changes:
                     self._audit(visit.who, request, operation.name, problem)
