@@ -174,15 +174,17 @@ class Engine:
     async def drain(self, place: int | None = None) -> None:
         """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use."""
         loop = asyncio.get_running_loop()
-        tasks = [
-            flight.task
+        tasks = {
+            flight.task: flight
             for flight in list(self.flights.under_way.values())
             if flight.loop is loop and flight.task is not None and place in (None, flight.place)
-        ]
+        }
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=GRACE)
+            done, _ = await asyncio.wait(tasks, timeout=GRACE)
+            for task in done:
+                tasks[task].never_ran()
         if self.recorder is not None:
             await self.recorder.settle()
 

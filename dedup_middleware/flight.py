@@ -171,6 +171,12 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         finally:
             self._over()
 
+    def never_ran(self) -> None:
+        """Its task is done; where that was cancelled before its first step, nothing else has ended the flight."""
+        if not self.returned:
+            self._failed(asyncio.CancelledError())
+            self._over()
+
     def _failed(self, error: BaseException) -> None:
         self.error = error
         self.error_type = type(error).__qualname__

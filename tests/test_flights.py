@@ -1187,6 +1187,18 @@ async def test_identical_posts_both_run_unless_a_rule_says_that_they_are_safe(ma
     await all_of(calls)
 
 
+async def test_a_flight_that_is_drained_before_its_work_began_leaves_nobody_waiting(make_dedup: Make) -> None:
+    dedup, bare = make_dedup(), GatedApp()
+    app = DedupMiddleware(bare, dedup=dedup)
+    calls = [call(app) for _ in range(2)]
+    await asyncio.sleep(0)  # the leader has launched a flight, whose task's turn comes next
+    await dedup.aclose()
+    assert dedup.flights.is_empty
+    errors = [await ended(one) for one in calls]
+    assert [type(error) for error in errors] == [asyncio.CancelledError, ForwardFailed]
+    assert bare.runs == 0
+
+
 # -- a loop that makes no task -----------------------------------------------------------------------------------
 
 
