@@ -133,7 +133,7 @@ class Call:
                 head = await waiter.head()
             if head is None:
                 error = flight.error_type or "IncompleteResponse"
-                raise ForwardFailed(error, trace.trace_id if trace else None)  # noqa: TRY301 - told below
+                raise ForwardFailed(error, flight.trace_id)  # noqa: TRY301 - told below
             return head[0]
         except FlightAbandonedError:
             again = True
@@ -194,7 +194,7 @@ class Call:
                     flight=under.generation,
                     waited=told["waited"],
                     saved=told["saved"],
-                    trace_id=under.trace.trace_id if under.trace is not None else None,
+                    trace_id=under.trace_id,
                 )
             )
         if self.tracer is not None:

@@ -96,9 +96,8 @@ class Engine:
         self.in_use()
         fresh = self.ruling.fresh(rules)
         if fresh:
-            self.holdings.drop_all(
-                "code"
-            )  # rules change places: nothing that was computed under another one may answer
+            # Rules change places: nothing that was computed under another one may answer.
+            self.holdings.drop_all("code")
             self.ruling.add(fresh)
             self.holdings.renew()
 

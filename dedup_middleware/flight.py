@@ -133,6 +133,11 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         return self.terms.label
 
     @property
+    def trace_id(self) -> str | None:
+        """The trace in which it is recorded, in hex, if it is."""
+        return None if self.trace is None else self.trace.trace_id
+
+    @property
     def waiters(self) -> set[Waiter]:
         """Those who wait for it: the readers of its body."""
         return self.body.readers

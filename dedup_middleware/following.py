@@ -41,8 +41,7 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
                 exchange.alone = "failed"
                 return False
             error = flight.error_type or "IncompleteResponse"
-            trace_id = flight.trace.trace_id if flight.trace else None
-            raise ForwardFailed(error, trace_id)  # noqa: TRY301 - told below
+            raise ForwardFailed(error, flight.trace_id)  # noqa: TRY301 - told below
         if settled.passed is not None:
             exchange.alone = settled.passed if settled.passed == "server-error" else "hit-for-miss"
             return False
@@ -62,7 +61,7 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         except (FlightAbandonedError, WaiterCutError) as end:
             cut = isinstance(end, WaiterCutError)
             error = "SlowReader" if cut else flight.error_type or "IncompleteResponse"
-            raise ForwardFailed(error, flight.trace.trace_id if flight.trace else None) from None
+            raise ForwardFailed(error, flight.trace_id) from None
     except FlightAbandonedError:
         if exchange.gave_up:  # a second time
             exchange.alone = "max-wait"

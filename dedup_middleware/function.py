@@ -143,7 +143,7 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
                     duration=seconds,
                     followers=flight.followers,
                     error=error,
-                    trace_id=flight.trace.trace_id if flight.trace is not None else None,
+                    trace_id=flight.trace_id,
                 )
             )
         if flight.trace is not None:

@@ -102,7 +102,7 @@ def under_way(flights: Iterable[Flight], now: float) -> list[UnderWay]:
             bytes=flight.body.total,
             landed=flight.complete,
             current=flight.current,
-            trace_id=flight.trace.trace_id if flight.trace is not None else None,
+            trace_id=flight.trace_id,
             awaits=tuple(other.generation for other in list(flight.waits_for)),
         )
         for flight in sorted(flights, key=lambda flight: flight.generation)

@@ -84,9 +84,8 @@ def read(app: Any) -> MarkedRules:
 
 
 def _was_read(fields: dict[str, Any]) -> None:
-    for marked in list(
-        _unread
-    ):  # the endpoint may be a method of it, or a wrapper that took its attributes over
+    for marked in list(_unread):
+        # The endpoint may be a method of it, or a wrapper that took its attributes over.
         if getattr(marked, _ATTRIBUTE, None) is fields:
             _unread.discard(marked)
 

@@ -1,4 +1,7 @@
-"""Statistics: what happened so far, as one frozen value."""
+"""Statistics: what happened so far, as one frozen value.
+
+Law: summed up from counts alone when somebody asks; each request counts once, and figures agree with one another.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def tell_request(
 
 def _tell_collapsed(exchange: Request, reason: Reason, flight: Flight) -> tuple[tuple[str, float], ...]:
     """How long it waited and what it saved, in seconds; told to whoever wants to hear of each."""
-    dedup, label, trace = exchange.dedup, exchange.plan.label, flight.trace
+    dedup, label = exchange.dedup, exchange.plan.label
     telemetry, now = dedup.telemetry, dedup.clock()
     waited, saved = now - exchange.started, now - flight.opened_at if flight.took is None else flight.took
     telemetry.record_wait(waited, label)
@@ -94,7 +94,7 @@ def _tell_collapsed(exchange: Request, reason: Reason, flight: Flight) -> tuple[
                 flight=flight.generation,
                 waited=waited,
                 saved=saved,
-                trace_id=trace.trace_id if trace is not None else None,
+                trace_id=flight.trace_id,
             )
         )
     return seconds
@@ -134,7 +134,7 @@ def tell_execution(
                 status=status,
                 error=failure,
                 route=settled.route if settled is not None else None,
-                trace_id=trace.trace_id if trace is not None else None,
+                trace_id=flight.trace_id,
             )
         )
     if trace is not None:

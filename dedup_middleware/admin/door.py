@@ -133,9 +133,8 @@ class Sessions:
             with self._lock:
                 now = self._clock()
                 self._over = {one: end for one, end in self._over.items() if end > now}
-                if (
-                    len(self._over) >= _MAX_SIGNED_OUT
-                ):  # rather ask everybody again than forget who signed out
+                if len(self._over) >= _MAX_SIGNED_OUT:
+                    # Rather ask everybody again than forget who signed out.
                     self._over.clear()
                     self._not_before = now
                 self._over[signed] = now + SESSION_SECONDS

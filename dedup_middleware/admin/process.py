@@ -1,4 +1,7 @@
-"""The process as the operating system sees it."""
+"""The process as the operating system sees it.
+
+Law: only what the system itself tells; None where it tells nothing.
+"""
 
 from __future__ import annotations
 

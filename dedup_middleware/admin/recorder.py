@@ -118,9 +118,8 @@ class Recorder:
                     self.invalidations.append(event)
                     self._tell("invalidated", event)
             self._close_late()
-        if (
-            isinstance(event, ResponseInvalidated) and event.by != "administrator"
-        ):  # whose line is there already
+        # An administrator's own change is there already.
+        if isinstance(event, ResponseInvalidated) and event.by != "administrator":
             self._audit.dropped(event.by, _named(event), f"{event.dropped} dropped")
 
     def since(self, number: int) -> list[Told]:

@@ -110,7 +110,7 @@ def settle(
             understood = b"must-understand" in said and answer.status in UNDERSTOOD
             if (b"no-store" in said or b"must-understand" in said) and not understood:
                 return Pass("no-store")
-            if b"private" in said and not said.names(b"private") and not one_identity():
+            if said.bare(b"private") and not one_identity():
                 return Pass("private")
             stripped = said.names(b"no-cache") | said.names(b"private")
         if answer.personal is not None:
@@ -177,11 +177,7 @@ def _by_rule(
 ) -> Settlement:
     """A number of seconds: it overrides max-age, s-maxage, Expires and no-cache, and nothing else."""
     status = answer.status
-    if (
-        said
-        and rule.ttl == 0
-        and ((b"no-cache" in said and not said.names(b"no-cache")) or said.seconds(b"max-age") == 0)
-    ):
+    if said and rule.ttl == 0 and (said.bare(b"no-cache") or said.seconds(b"max-age") == 0):
         return Pass("no-cache")
     if status in REFUSALS:
         return Pass("refusal")
@@ -228,7 +224,7 @@ def _by_origin(
         return Pass("partial")
     if answer.status in REFUSALS and lifetime is None:
         return Pass("refusal")
-    validate = b"no-cache" in said and not said.names(b"no-cache")
+    validate = said.bare(b"no-cache")
     if lifetime is None and not guessable and not validate:
         # A failed forward is an answer for all who waited; whatever else states no freshness is not.
         return ShareOnly(varied, stripped) if answer.status >= 500 else Pass("no-freshness")

@@ -1,4 +1,7 @@
-"""Stores: where responses live between the request that caused them and those that they will answer."""
+"""Stores: where responses live between the request that caused them and those that they will answer.
+
+Law: what a store says that it has dropped answers nobody; it decides nothing else.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def place(
     """What requests, forwards and functions have in common; a function (no method) has no `http.*`."""
     attributes: Attributes = {"dedup.rule": label}
     if method:
-        attributes["http.request.method"] = method if method in KNOWN_METHODS else "_OTHER"
+        attributes["http.request.method"] = known(method)
     if route is not None:
         attributes["http.route"] = route
     if flight is not None:
