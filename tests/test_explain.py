@@ -156,6 +156,22 @@ def test_a_bypass_is_told_with_its_reason(target: str, more: dict[str, Any], rea
     assert (told.decision, told.reason, told.fingerprint) == ("bypass", reason, None)
 
 
+@pytest.mark.parametrize(
+    ("rule", "decision"), [(Rule.shared_cache(), "bypass"), (Rule(ttl="origin"), "consider")]
+)
+async def test_a_request_that_says_no_store_is_told_as_it_is_answered(
+    rule: Rule, decision: str, make_dedup: Make
+) -> None:
+    dedup = make_dedup(rule)
+    asked = {"cache-control": "no-store"}
+    told = dedup.explain("GET", "/x", headers=asked, response=(200, {"cache-control": "max-age=60"}))
+    app = DedupMiddleware(SteppedApp(), dedup=dedup)
+    await get(app, "/x", headers=[(b"cache-control", b"no-store")])
+
+    assert told.decision == decision
+    assert (told.response is None) == (dedup.stats().requests["bypassed"] == 1) == (decision == "bypass")
+
+
 def test_a_credential_that_a_list_does_not_name_is_told() -> None:
     told = Dedup(default=Rule(identity=["cookie:sid"])).explain(headers={"authorization": SECRET})
     assert (told.decision, told.reason) == ("bypass", "credential")

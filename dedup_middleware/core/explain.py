@@ -13,6 +13,7 @@ import msgspec
 
 from . import canonical, masks
 from .account import ResponseAccount, account
+from .assess import wants
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential
@@ -80,6 +81,8 @@ def explain(
     key = reader.key(scope, scope["method"], part)
     if isinstance(key, str):
         return _bypassed(plan.label, key, scope)
+    if plan.heeds and wants(scope["headers"]).no_store:
+        return _bypassed(plan.label, "no-store", scope)
     keyed, left_out = _parts(reader.reading, plan, scope, body, part)
     return Explanation(
         plan.label,
