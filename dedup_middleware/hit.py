@@ -60,15 +60,18 @@ def part(
 
     None where what is stored answers as it is, or, being a part itself, has not all that is asked for.
     """
-    start, body, _reason = answer(scope, stored, now, stale)
+    start, body, reason = answer(scope, stored, now, stale)
     request, headers, dated = scope["headers"], start["headers"], stored.arrived or None
     found = None
-    if start["status"] == 200:
+    if stored.head.status == 206:
+        held = stored.head.headers if start["status"] == 304 else headers
+        found = within(request, held, stored.body, stored.etag, stored.last_modified, dated=dated)
+    elif start["status"] == 200:
         found = partial(request, 200, headers, body, stored.etag, stored.last_modified, dated=dated)
-    elif start["status"] == 206:
-        found = within(request, headers, body, stored.etag, stored.last_modified, dated=dated)
     if found is None:
         return None
+    if start["status"] == 304:
+        return start, body, reason
     status, headers, content = found
     return {"type": "http.response.start", "status": status, "headers": headers}, content, stale or "range"
 

@@ -440,6 +440,23 @@ async def test_a_part_of_a_number_rules_response_is_the_apps_to_answer(
     assert site.origin.runs == 2
 
 
+@pytest.mark.parametrize(("asked", "status"), [("2-4", 304), ("3-4", 304), ("4-5", 206)])
+async def test_a_range_of_what_the_client_has_already_is_answered_by_a_304(
+    asked: str, status: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.2: of a stored 206 too, where it has what is asked for; RFC 9110 s.13.2.2: before the Range
+    fields = {"cache-control": "max-age=60", "etag": '"a"'}
+    site = Site(make_dedup, clock, SHARED, (206, fields | {"content-range": "bytes 2-4/10"}, b"234"))
+    await site.get(headers=part("2-4"))
+    site.origin.then((206, fields | {"content-range": "bytes 4-5/10", "etag": '"b"'}, b"45"))
+
+    answer = await site.get(headers=part(asked, (b"if-none-match", b'"a"')))
+
+    assert answer.status == status
+    assert (answer.header(b"content-range") is None) == (answer.body == b"") == (status == 304)
+    assert site.origin.runs == (1 if status == 304 else 2)
+
+
 async def test_a_stored_part_answers_ranges_within_it_and_no_other(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -36,11 +36,12 @@ def not_modified(
 ) -> bool:
     """Whether a request is answered by a 304, If-None-Match before If-Modified-Since (RFC 9110 s.13.2.2).
 
+    A part is concerned like a whole: a Range counts only where there is something new (RFC 9111 s.4.3.2).
     Without a Last-Modified the date of the response counts: `dated`, its Date or else the time at which it came, in
     seconds of the epoch (RFC 9111 s.4.3.2). `now`, in the same, reads years of two digits. A date that is none is
     ignored, and so is one of several (RFC 9110 s.13.1.3).
     """
-    if status != 200 or method not in ("GET", "HEAD", "QUERY"):
+    if status not in (200, 206) or method not in ("GET", "HEAD", "QUERY"):
         return False
     lines = values(request, b"if-none-match")
     if lines:
