@@ -103,6 +103,7 @@ class Call:
                 flight.launch(Function(dedup, self.key, self.fn, rule, self.label, flight))
                 await waiter.head()
         except BaseException as failure:
+            flight.disown()
             error = type(failure).__qualname__
             raise
         finally:

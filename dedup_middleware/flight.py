@@ -119,6 +119,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     trace: Any = None
     task: asyncio.Task[None] | None = None
     stored_names: tuple[str, ...] = ()
+    disowned: bool = False
     watching: bool = False
     landed_at: float | None = None
     _names: set[str] | None = None
@@ -183,8 +184,9 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
             self._over()
 
     def _failed(self, error: BaseException) -> None:
-        self.error = error
         self.error_type = type(error).__qualname__
+        if not self.disowned:
+            self.error = error
 
     def _over(self) -> None:
         self.returned = True
@@ -243,6 +245,10 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
             if self.complete or self.returned or (not self.waiters and not self.runs_on):
                 self._gone.set()
         await self._gone.wait()
+
+    def disown(self) -> None:
+        """Its leader was cancelled, so that nobody is left to raise its error, whose traceback holds the flight."""
+        self.disowned, self.error = True, None
 
     async def joined(self) -> None:
         """Wait until the forward's call has returned or raised (its background work included)."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,6 +35,7 @@ from .kit import (
     head,
     make_scope,
     settle,
+    until,
 )
 
 Make = Callable[..., Dedup]
@@ -372,6 +376,37 @@ async def test_a_refresh_that_can_t_be_made_concerns_nobody(make_dedup: Make, cl
 
     assert (hit.body, hit.header(b"cache-status")) == (b"run 1", b"dedup; hit; ttl=3")
     assert dedup.flights.is_empty
+
+
+async def test_what_a_failed_run_held_is_free_at_once_though_its_leader_was_cancelled(
+    make_dedup: Make,
+) -> None:
+    """Without a collection of garbage: nobody is left to raise the error, whose traceback holds all that."""
+
+    class Rows:
+        """A large result that was under way."""
+
+    held: list[weakref.ref[Rows]] = []
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        rows = Rows()
+        held.append(weakref.ref(rows))
+        await settle()
+        raise KeyError
+
+    dedup = make_dedup()
+    gc.disable()
+    try:
+        one = call(DedupMiddleware(bare, dedup=dedup))
+        other = asyncio.ensure_future(dedup.call("k", functools.partial(bare, None, None, None)))
+        await until(lambda: len(held) == 2)
+        one.cancel()
+        other.cancel()
+        await until(lambda: dedup.flights.is_empty)
+        await settle()
+        assert [rows() for rows in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 class DeafCall(Call):
