@@ -413,6 +413,38 @@ async def test_an_end_that_may_have_committed_invalidates(end: str, by: str, mak
     assert (await get(app, "/x/5", "GET", BOB)).body == b"new"
 
 
+@pytest.mark.parametrize(
+    ("headers", "elsewhere"),
+    [
+        ([(memoryview(b"location"), memoryview(b"/y"))], True),
+        ([[bytearray(b"Location"), bytearray(b"/y")]], True),
+        (((name, b"/y") for name in (b"location",)), True),
+        ([(b"x", b"y", b"z"), (b"location", b"/y")], True),
+        ([("location", "/y"), (b"x", 5), None], False),
+    ],
+    ids=["memoryview", "bytearray", "generator", "three parts", "no bytes"],
+)
+async def test_whatever_the_fields_of_a_writes_answer_are_it_goes_out_and_invalidates(
+    headers: Any, elsewhere: bool, make_dedup: MakeDedup
+) -> None:
+    """ASGI allows any buffers, and what it does not allow is the server's to refuse."""
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(chunk(b"written", more=False))
+        else:
+            await respond(send, b"read")
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60)))
+    for target in ("/x", "/y"):
+        await get(app, target)
+
+    assert (await get(app, "/x", "POST")).body == b"written"
+    stored = [(await get(app, target)).header(b"age") for target in ("/x", "/y")]
+    assert stored == [None, None if elsewhere else b"0"]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 429, 499])
 async def test_a_4xx_invalidates_nothing(status: int, make_dedup: MakeDedup) -> None:
     notebook = Notebook()

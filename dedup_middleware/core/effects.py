@@ -26,7 +26,11 @@ def effects(scope: Scope, headers: Headers) -> tuple[tuple[str, ...], tuple[str,
     """
     targets: list[str] = []
     named: list[bytes] = []
-    for name, value in headers:
+    for pair in headers:
+        try:
+            name, value = (bytes(memoryview(part)) for part in pair)
+        except (TypeError, ValueError):  # the server's to refuse, and no reason not to invalidate
+            continue
         field = name.lower()
         if field in _REFERENCES:
             here = f"{scope.get('scheme') or 'http'}://{(first(scope['headers'], b'host') or b'').decode('latin-1')}"
