@@ -94,7 +94,7 @@ def ledger(records: object, detail: object, secret: object) -> tuple[Ledger | No
     """Where records go, and what they hold beyond what they always do."""
     asked = details(detail)
     if records is None and asked:
-        raise ConfigurationError("Dedup.records_detail", sorted(asked), "it beside records")
+        raise ConfigurationError("Dedup.records_detail", sorted(asked), "only beside records")
     return (None if records is None else ledger_of(records, secret)), asked
 
 
@@ -115,13 +115,12 @@ def load(file: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         table = msgspec.toml.decode(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(
-            str(path), error.strerror or str(error), "a TOML file that can be read"
-        ) from None
+        why = error.strerror or str(error)
+        raise ConfigurationError(str(path), file, "a TOML file that can be read", why=why) from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigurationError(str(path), str(error), "a TOML file") from None
+        raise ConfigurationError(str(path), file, "a TOML file", why=str(error)) from None
     except RecursionError:
-        raise ConfigurationError(str(path), "nested too deep", "a TOML file") from None
+        raise ConfigurationError(str(path), file, "a TOML file", why="nested too deep") from None
     check_fields(place, table, FILE_FIELDS)
     rules = table.pop("rule", [])
     if not isinstance(rules, list):

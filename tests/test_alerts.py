@@ -223,7 +223,7 @@ def test_the_secret_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch
             [Alert("a", "ledger-failures")],
             (
                 "Dedup.alerts[0].watch: 'ledger-failures' is not allowed here; "
-                "allowed: it beside records=..., which is what may fail"
+                "allowed: only beside records=..., which is what may fail"
             ),
         ),
     ],

@@ -274,6 +274,14 @@ def test_what_a_file_cannot_say_is_one_sentence_with_the_place(
     assert all(word in sentence for word in said), sentence
 
 
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "dedup.toml"
+
+    sentence = refused(lambda: Dedup.from_toml(file))
+
+    assert sentence == f"{file}: No such file or directory; needed: a TOML file that can be read"
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = '\x00'", b"\xef\xbb\xbf = 1"])
 def test_a_file_that_is_no_text_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "dedup.toml"
@@ -285,7 +293,7 @@ def test_a_file_that_is_no_text_is_one_sentence(content: bytes, tmp_path: Path) 
 def test_a_file_that_is_nested_too_deep_is_one_sentence(toml: Callable[[str], Path]) -> None:
     sentence = refused(lambda: Dedup.from_toml(toml("store = " + "[" * 5000 + "]" * 5000)))
 
-    assert "dedup.toml: 'nested too deep' is not allowed here" in sentence
+    assert "dedup.toml: nested too deep; needed: a TOML file" in sentence
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_what_only_a_stored_response_has_is_refused_without_a_ttl(field: str, va
     error = refused(**{field: value})
 
     assert (error.place, error.value) == (f"Rule.{field}", value)
-    assert allowed_after(str(error)) == "it beside a ttl"
+    assert allowed_after(str(error)) == "only beside a ttl"
     assert getattr(Rule(ttl=60, **{field: value}), field) == value
     assert getattr(Rule(ttl="origin", **{field: value}), field) == value
 
@@ -261,7 +261,7 @@ def test_what_only_the_apps_own_directives_decide_is_refused_without_ttl_origin(
     error = refused(ttl=ttl, **{field: value})
 
     assert (error.place, error.value) == (f"Rule.{field}", value)
-    assert allowed_after(str(error)) == 'it beside ttl="origin"'
+    assert allowed_after(str(error)) == 'only beside ttl="origin"'
     assert getattr(Rule(ttl="origin", **{field: value}), field) == value
 
 

@@ -74,7 +74,10 @@ def admin(
         from .limiter import Limiter  # noqa: PLC0415 - the extra may be missing
     except ImportError as error:
         raise ConfigurationError(
-            "admin", error.name, "nothing without limits: python -m pip install 'dedup-middleware[admin]'"
+            "admin",
+            error.name,
+            "python -m pip install 'dedup-middleware[admin]'",
+            why="limits is not installed",
         ) from None
     if not isinstance(dedup, Dedup):
         raise ConfigurationError("admin.dedup", dedup, "a Dedup")

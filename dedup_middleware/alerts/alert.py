@@ -270,7 +270,7 @@ def checked_alerts(alerts: object, *, has_ledger: bool) -> tuple[Alert, ...]:
         names.add(alert.name)
         if alert.watch == "ledger-failures" and not has_ledger:
             raise ConfigurationError(
-                f"{place}.watch", alert.watch, "it beside records=..., which is what may fail"
+                f"{place}.watch", alert.watch, "only beside records=..., which is what may fail"
             )
         if alert.webhook is not None:
             signing_key(f"{place}.secret", key_of(alert))

@@ -9,17 +9,24 @@ from . import masks
 
 
 class ConfigurationError(ValueError):
-    """A setting that can't be: raised by constructors, naming the place, the value and what is allowed."""
+    """A setting that can't be: raised by constructors, naming the place, the value and what is allowed.
 
-    def __init__(self, place: str, value: object, allowed: str) -> None:
+    Where it is not the value that is wrong (a file that is not there), `why` says what is, and
+    `allowed` what it needs.
+    """
+
+    def __init__(self, place: str, value: object, allowed: str, *, why: str = "") -> None:
         value = masks.setting(place, value)
         place, allowed = _line(place, 200), _line(allowed, 600)
         super().__init__(place, value, allowed)
         self.place = place
         self.value = value
         self.allowed = allowed
+        self.why = _line(why, 200)
 
     def __str__(self) -> str:
+        if self.why:
+            return f"{self.place}: {self.why}; needed: {self.allowed}"
         return f"{self.place}: {_shown(self.value)} is not allowed here; allowed: {self.allowed}"
 
 

@@ -189,13 +189,13 @@ class Rule(_Path, frozen=True, kw_only=True):
         if not self.ttl:
             for field in _STORING:
                 if getattr(self, field):
-                    raise ConfigurationError(f"Rule.{field}", getattr(self, field), "it beside a ttl")
+                    raise ConfigurationError(f"Rule.{field}", getattr(self, field), "only beside a ttl")
         if self.ttl != "origin":
             for field in _BY_ORIGIN:
                 if getattr(self, field):
-                    raise ConfigurationError(f"Rule.{field}", True, 'it beside ttl="origin"')
+                    raise ConfigurationError(f"Rule.{field}", True, 'only beside ttl="origin"')
             if self.identity == "origin":
-                raise ConfigurationError("Rule.identity", "origin", 'it beside ttl="origin"')
+                raise ConfigurationError("Rule.identity", "origin", 'only beside ttl="origin"')
             if self.ttl and float(self.refresh_ahead) >= float(self.ttl):
                 raise ConfigurationError("Rule.refresh_ahead", self.refresh_ahead, "less than the ttl")
         elif self.negative_ttl:

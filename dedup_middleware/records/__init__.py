@@ -124,7 +124,8 @@ def open_ledger(url: str) -> SqlLedger:
             raise ConfigurationError(
                 "Dedup.records",
                 url,
-                f"nothing without {module}: python -m pip install 'dedup-middleware[{extra}]'",
+                f"python -m pip install 'dedup-middleware[{extra}]'",
+                why=f"{module} is not installed",
             ) from None
     from .sql import SqlLedger  # noqa: PLC0415 - importing the package must load no database
 

@@ -55,7 +55,7 @@ def unopened(records: object, secret: object) -> Ledger:
         raise ConfigurationError(
             "Dedup.records",
             records if given is None else type(given).__name__,
-            "it beside a secret (secret=... or DEDUP_SECRET): without one, fingerprints mean nothing after a restart",
+            "only beside a secret (secret=... or DEDUP_SECRET): without one, fingerprints mean nothing after a restart",
         )
     return ledger
 
