@@ -180,7 +180,7 @@ def test_an_unknown_field_is_refused_without_its_value() -> None:
     sentence = refused(lambda: Alert("a", "evictions", above=1, scret=SECRET))  # type: ignore[call-arg] # that is the mistake
 
     assert sentence.startswith(
-        "Alert.scret: '***' is not allowed here; allowed: only the fields name, watch, "
+        "Alert.scret: '***' is not allowed here; allowed: perhaps secret is meant; only the fields name, watch, "
     )
 
 

@@ -242,7 +242,8 @@ def test_a_file_and_a_keyword_are_refused_with_the_same_sentence_but_for_the_pla
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rules = []", ["dedup.toml: rules", "only the fields", "rule", "store"]),
+        ("rules = []", ["dedup.toml: rules", "perhaps rule is meant; only the fields", "store"]),
+        ("[[rule]]\ntll = 5", ["dedup.toml: rule[0].tll: 5", "perhaps ttl is meant"]),
         ("[rule]\npath = '/x'", ["dedup.toml: rule", "[[rule]] tables"]),
         ("rule = 5", ["dedup.toml: rule", "5", "[[rule]] tables"]),
         ("rule = [5]", ["dedup.toml: rule[0]", "5", "a table"]),
@@ -332,8 +333,8 @@ def test_a_secret_is_never_shown(toml: Callable[[str], Path]) -> None:
         ({"secret": ""}, ["secret", "not empty"]),
         ({"secret": 5}, ["secret", "not empty"]),
         ({"store": None}, ["store", "None", "memory://"]),
-        ({"tll": 5}, ["tll", "5", "only the fields", "rules"]),
-        ({"rule": []}, ["rule", "only the fields", "rules"]),
+        ({"tll": 5}, ["tll", "5", "allowed: only the fields", "rules"]),
+        ({"rule": []}, ["rule", "perhaps rules is meant; only the fields", "rules"]),
         ({"config": 5}, ["config", "5"]),
         ({"dedup": "x"}, ["dedup", "'x'", "a Dedup"]),
         ({"honor_request_directives": True}, ["honor_request_directives", "it in a rule"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
@@ -29,12 +30,14 @@ def is_async(function: object) -> bool:
 
 
 def check_fields(place: str, fields: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse what is not a field."""
+    """Refuse what is not a field, with the one that it looks like."""
     for field, value in fields.items():
         if field not in allowed:
             # What a mistyped name holds may be a secret.
             shown = value if isinstance(value, (int, float)) else masks.MASK
-            raise ConfigurationError(f"{place}{field}", shown, f"only the fields {', '.join(allowed)}")
+            near = get_close_matches(field, allowed, 1)
+            meant = f"perhaps {near[0]} is meant; " if near else ""
+            raise ConfigurationError(f"{place}{field}", shown, f"{meant}only the fields {', '.join(allowed)}")
 
 
 def duration(place: str, value: object, also: str = "") -> float:
