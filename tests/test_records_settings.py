@@ -333,8 +333,24 @@ def test_the_command_upgrades_and_downgrades(empty_url: str, capsys: pytest.Capt
     assert capsys.readouterr().out == "the ledger's tables are at 0002 now; they were none\n"
     assert command_line(["records", "downgrade", "--to", "base", "--url", empty_url]) == 0
     assert capsys.readouterr().out == "the ledger's tables are none now; they were at 0002\n"
+    assert command_line(["records", "downgrade", "--to", "base", "--url", empty_url]) == 0
+    assert capsys.readouterr().out == "the ledger's tables are none now; they were none\n"
     assert command_line(["records", "downgrade", "--url", empty_url]) == 1
-    assert "the downgrade to -1 failed, nothing has changed" in capsys.readouterr().err
+    assert "the downgrade to -1 failed, nothing has changed (it has no tables)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["-1", "base"])
+def test_a_downgrade_of_a_file_that_is_not_there_makes_none(
+    to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ledgr.db"
+
+    assert command_line(["records", "downgrade", f"--to={to}", "--url", f"sqlite:///{file}"]) == 1
+    assert (
+        f"the downgrade to {to} failed, nothing has changed (there is no such file)"
+        in capsys.readouterr().err
+    )
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,15 @@ def migrate(direction: str, url: str, to: str) -> str:
         LedgerError: where it can't be done; nothing has changed then.
     """
     ledger: Any = open_ledger(url)
+    file = ledger.place.file
 
     async def work() -> tuple[str | None, str | None]:
         try:
+            if direction == "downgrade" and file is not None and not file.exists():
+                raise LedgerError("there is no such file")  # and looking into it would make one
             before = await ledger.version()
+            if direction == "downgrade" and before is None and to != "base":
+                raise LedgerError("it has no tables")
             await ledger.migrate(direction, to)
             return before, await ledger.version()
         finally:
@@ -45,4 +50,6 @@ def _at(version: str | None) -> str:
 def _said(error: Exception) -> str:
     """The innermost cause, for people: without a statement and its values."""
     original = getattr(error, "orig", None)
+    if isinstance(error, LedgerError):
+        return str(error)
     return " ".join(f"{type(original or error).__qualname__}: {original or error}".split())[:300]
