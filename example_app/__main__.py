@@ -50,8 +50,15 @@ def _options() -> argparse.Namespace:
         "--once", action="store_true", help="stop after the table; exit 1 when a mark is missed"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument("--otlp", metavar="URL", help="export spans and metrics, e.g. http://localhost:4318")
-    parser.add_argument("--otlp-metrics", metavar="URL", help="export metrics there instead (the full URL)")
+    parser.add_argument(
+        "--otlp", type=_url, metavar="URL", help="export spans and metrics, e.g. http://localhost:4318"
+    )
+    parser.add_argument(
+        "--otlp-metrics",
+        type=_url,
+        metavar="URL",
+        help="beside --otlp: export metrics there instead (the full URL)",
+    )
     parser.add_argument(
         "--repo", type=Path, metavar="PATH", help="read this git repository (never written to by the run)"
     )
@@ -65,9 +72,31 @@ def _options() -> argparse.Namespace:
         help="keep pages refreshing behind the page, for the dashboard to show",
     )
     options = parser.parse_args()
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json {options.json}: there is no such folder")  # now, not after the run
+    if options.json and (problem := _unwritable(options.json.absolute())):
+        parser.error(f"--json {options.json}: {problem}")  # now, not after the run
+    if options.otlp_metrics and not options.otlp:
+        parser.error("--otlp-metrics goes beside --otlp")
     return options
+
+
+def _unwritable(file: Path) -> str | None:
+    """Why nothing can be written there; a file that was not there is not there afterwards."""
+    if not file.parent.is_dir():
+        return "there is no such folder"
+    new = not file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    if new:
+        file.unlink()
+    return None
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text
 
 
 def _port(text: str) -> int:

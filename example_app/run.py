@@ -79,6 +79,8 @@ def _given(path: Path | None) -> dict[str, str]:
     """The user's own repository, under its folder's name; nothing when the example shall use the one it makes."""
     if path is None:
         return {}
+    if not path.is_dir():
+        raise ValueError("there is no such folder")
     top = Path(top_level(path))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", top.name).strip(".-") or "given"  # it stands in URLs
     return {name if name != SCRATCH else f"{SCRATCH}-given": str(top)}

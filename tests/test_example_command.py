@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -297,6 +298,27 @@ def test_without_git_it_says_so(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "git program" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json", "no/such/folder.json"], "there is no such folder"),
+        (["--json", "docs"], os.strerror(errno.EISDIR)),
+        (["--repo", "no/such/folder"], "there is no such folder"),
+        (["--port", "65536"], "'65536' is no port; 0 to 65535"),
+        (["--otlp", "localhost:4318"], "'localhost:4318' does not begin with http:// or https://"),
+        (["--otlp-metrics", "http://localhost:9090"], "--otlp-metrics goes beside --otlp"),
+    ],
+    ids=str,
+)
+def test_what_it_can_t_do_it_says_before_the_run(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = subprocess.run(**_command(tmp_path, *arguments), capture_output=True, timeout=30, check=False)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.endswith(f"{said}\n")
     assert "Traceback" not in done.stderr
 
 
