@@ -73,10 +73,12 @@ async def executed(code: CodeType, given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def around() -> dict[str, Any]:
-    """What a snippet finds: an app, and the package's public names."""
-    public = {name: getattr(dedup_middleware, name) for name in dedup_middleware.__all__}
-    return {"__name__": "snippet", "app": Starlette(), **public}
+def around(block: Block) -> dict[str, Any]:
+    """What a snippet finds: an app and, where it imports nothing, the package's public names."""
+    given: dict[str, Any] = {"__name__": "snippet", "app": Starlette()}
+    if "import " not in block.code:
+        given |= {name: getattr(dedup_middleware, name) for name in dedup_middleware.__all__}
+    return given
 
 
 async def answers(app: Any) -> bool:
@@ -95,11 +97,11 @@ async def test_a_python_snippet_runs_or_is_refused_as_it_says(
     code = compiled(block.code, str(block))
     if block.shows == "refused":
         with pytest.raises(ConfigurationError) as caught:
-            await executed(code, around())
+            await executed(code, around(block))
         assert str(caught.value) == block.followed_by.strip()
         return
     assert not block.shows
-    after = await executed(code, around())
+    after = await executed(code, around(block))
     assert await answers(after["app"])
 
 
@@ -129,6 +131,7 @@ def test_a_shell_snippet_names_only_what_there_is(block: Block) -> None:
             "venv",
             "pip",
             "pytest",
+            "uvicorn",
             "example_app",
             "dedup_middleware",
             "tests.benchmarks",
