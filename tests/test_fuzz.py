@@ -19,12 +19,12 @@ from dedup_middleware.core import (
     answer,
     canonical,
     conditional,
-    decide,
     fields,
     masks,
     paths,
     ranges,
     reading,
+    seen,
     structured,
 )
 from dedup_middleware.core.fingerprint import Fingerprinter, Hasher
@@ -100,14 +100,14 @@ def forgets_the_body(patch: pytest.MonkeyPatch) -> None:
 
 
 def remembers_too_little_of_a_request(patch: pytest.MonkeyPatch) -> None:
-    class Blunt(Memo[bytes, bytes]):
-        def put(self, key: bytes, value: bytes) -> None:
+    class Blunt(Memo[object, bytes]):
+        def put(self, key: object, value: bytes) -> None:
             super().put(b"", value)
 
-        def get(self, key: bytes) -> bytes | None:
+        def get(self, key: object) -> bytes | None:
             return super().get(b"")
 
-    patch.setattr(decide, "Memo", Blunt)
+    patch.setattr(seen, "Memo", Blunt)
 
 
 def shows_a_field_that_is_not_keyed(patch: pytest.MonkeyPatch) -> None:

@@ -477,7 +477,8 @@ async def test_every_memo_is_bounded(make_dedup: Make) -> None:
         return 200, [(b"vary", b"x-a"), (b"set-cookie", b"a=1")][run % 2 :][:1], b""
 
     dedup = make_dedup(default=Rule(ttl=60, vary="origin", max_responses=10))
-    reading = dedup.plan(make_scope()).fingerprints.reading  # type: ignore[union-attr] # nothing bypasses this request
+    reader = dedup.plan(make_scope()).fingerprints  # type: ignore[union-attr] # nothing bypasses this request
+    reading = reader.reading
     app = DedupMiddleware(GatedApp(vary, opened=True), dedup=dedup)
     plans = dedup.plans_at(0)
     memos: list[Any] = [
@@ -487,17 +488,22 @@ async def test_every_memo_is_bounded(make_dedup: Make) -> None:
         dedup.passes,
         dedup.outgrown,
         reading.layouts,
+        reader._digests,
+        reader._open,
     ]
     for memo in memos:
         memo.capacity = 50
     for number in range(400):
         name = b"x-%d" % number
         await get(app, f"/{number}", "QUERY", [(name, b"1"), JSON], body=b'{"a":%d}' % number)
+        await get(app, f"/{number}", headers=[(b"accept", b"%d" % number)])
     for memo in memos:
         assert len(memo) <= 100
     assert len(plans) > 50, "they were in use"
     assert len(dedup.variants) > 50
     assert len(reading.layouts) > 50
+    assert len(reader._digests) > 50
+    assert len(reader._open) > 50
     for cached in (names._is_credential, names._is_secret):
         assert cached.cache_info().maxsize == 4096
 

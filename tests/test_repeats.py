@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dedup_middleware import Rule
 from dedup_middleware.core.fingerprint import Fingerprinter
-from dedup_middleware.core.memo import Memo
+from dedup_middleware.core.names import ADDRESS_FIELDS, is_credential, is_secret
+from dedup_middleware.core.seen import _NO_SECRETS, Seen
 
 from .kit import make_scope
 from .test_fingerprint import HASH, User, examples
@@ -28,6 +29,7 @@ FIELDS = st.sampled_from(
     [
         (b"accept", b"a"),
         (b"accept", b"b"),
+        (b"accept-language", b"de"),
         (b"Accept", b"a"),
         (b"authorization", b"one"),
         (b"cookie", b"session=1"),
@@ -67,13 +69,13 @@ REQUESTS = st.builds(
     lambda headers, more, target: make_scope(target, headers=headers, **more),
     st.lists(FIELDS, max_size=4),
     MORE,
-    st.sampled_from(["/a", "/a?x=1", "/a?utm_source=1", "/b"]),
+    st.sampled_from(["/a", "/a?x=1", "/a?utm_source=1", "/a?token=1", "/b"]),
 )
 
 
 @pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
 def test_whatever_was_read_before_a_key_is_what_a_first_reading_says(rule: Rule) -> None:
-    seen: Memo[bytes, bytes] = Memo(4096)
+    seen = Seen()
     place = RULES.index(rule)
 
     @examples(100)
@@ -89,7 +91,7 @@ def test_whatever_was_read_before_a_key_is_what_a_first_reading_says(rule: Rule)
 
 
 def test_rules_that_share_the_memory_give_no_key_to_each_other() -> None:
-    seen: Memo[bytes, bytes] = Memo(4096)
+    seen = Seen()
     readers = [Fingerprinter(rule, place, HASH, (), 0, seen) for place, rule in enumerate(RULES)]
     scope = make_scope("/a", headers=[(b"accept", b"a")])
     for _ in range(3):
@@ -97,11 +99,11 @@ def test_rules_that_share_the_memory_give_no_key_to_each_other() -> None:
 
 
 def test_what_never_comes_twice_is_not_remembered() -> None:
-    seen: Memo[bytes, bytes] = Memo(4096)
+    seen = Seen()
     reader = Fingerprinter(Rule(ttl=60), 0, HASH, (), 0, seen)
     for number in range(100):
         reader.key(make_scope("/a", headers=[(b"x-request-id", b"%d" % number)]), "GET", None)
-    assert len(seen) == 0
+    assert (len(seen.digests), len(seen.open)) == (0, 0)
 
 
 def test_a_repeat_is_known_without_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +112,78 @@ def test_a_repeat_is_known_without_a_reading(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delattr(Fingerprinter, "_read")
     keys.add(reader.key(make_scope("/a"), "GET", None))
     assert len(keys) == 1
+
+
+MANY = [(b"accept", b"%d" % number) for number in range(300)]
+CLOSED: dict[str, dict[str, Any]] = {
+    "a credential": {"headers": [(b"authorization", b"a")]},
+    "a cookie": {"headers": [(b"accept", b"a"), (b"cookie", b"a=1")]},
+    "a field that nobody knows": {"headers": [(b"x-mine", b"a")]},
+    "a secret in the query": {"query_string": b"b=1&token=a"},
+    "a secret in a URL in the query": {"query_string": b"next=https://ann:pass@a.test/"},
+    "much": {"headers": [(b"accept", b"a" * 3000)]},
+    "many fields": {"headers": MANY[:250]},
+    "lists": {"headers": [[b"accept", b"a"]]},
+    "a list for the server": {"server": ["127.0.0.1", 80]},
+    "buffers": {"headers": [(b"accept", memoryview(b"a"))]},
+}
+"""Requests that no memory holds as they came."""
+
+
+@pytest.mark.parametrize("request_", CLOSED.values(), ids=CLOSED)
+def test_what_may_hold_a_secret_is_remembered_by_its_digest_alone(
+    request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen()
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH, (), 0, seen)
+    scope = {**make_scope("/a"), **request_}
+    keys = {reader.key(scope, "GET", None) for _ in range(2)}
+    monkeypatch.delattr(Fingerprinter, "_read")
+    keys.add(reader.key(scope, "GET", None))
+
+    assert (len(keys), len(seen.digests), len(seen.open)) == (1, 1, 0)
+
+
+def test_a_request_without_secrets_is_found_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen()
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH, (), 0, seen)
+    scope = make_scope("/a?page=2", headers=[(b"accept", b"a"), (b"user-agent", b"b")])
+    keys = {reader.key(scope, "GET", None) for _ in range(2)}
+    assert (len(seen.digests), len(seen.open)) == (0, 1)
+
+    prefix = reader.prefix(scope, "GET")
+    monkeypatch.delattr(reader, "_begin")
+    keys.add(reader.key_below(prefix, scope, None))
+    assert len(keys) == 1
+
+
+def test_those_with_secrets_and_those_without_are_known_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH)
+    scopes = [make_scope("/a", headers=[(name, b"a")]) for name in (b"accept", b"authorization")]
+    keys = {reader.key(scope, "GET", None) for scope in scopes for _ in range(2)}
+    monkeypatch.delattr(Fingerprinter, "_read")
+
+    for scope in (*scopes, *scopes, *reversed(scopes)):
+        keys.add(reader.key(scope, "GET", None))
+    assert len(keys) == 2
+
+
+def test_a_request_that_was_found_long_ago_is_found_among_the_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen()
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH, (), 0, seen)
+    scope = make_scope("/a")
+    keys = {reader.key(scope, "GET", None) for _ in range(2)}
+    seen.open.old, seen.open.young = seen.open.young, {}
+    prefix = reader.prefix(scope, "GET")
+    monkeypatch.delattr(reader, "_begin")
+    keys.add(reader.key_below(prefix, scope, None))
+
+    assert (len(keys), len(seen.open.young)) == (1, 1)
+
+
+def test_no_field_that_says_who_asks_counts_as_free_of_secrets() -> None:
+    assert not [name for name in _NO_SECRETS if is_credential(name.decode()) or is_secret(name.decode())]
+    assert not _NO_SECRETS & {b"cookie", b"referer", b"authorization", *ADDRESS_FIELDS}
 
 
 def test_an_identity_function_is_asked_each_time() -> None:

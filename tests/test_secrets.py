@@ -269,6 +269,21 @@ async def test_no_secret_of_a_request_stands_in_any_output(
         del out.dedup.keeper.store.get, out.dedup.keeper.store.put
 
 
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "address"])
+async def test_no_secret_of_a_request_is_remembered_as_it_came(make_dedup: Make, place: str) -> None:
+    request = {"method": "GET", **PLACES[place](SECRET)}
+    for shape in ("nothing said", "credentials, origin"):
+        dedup = make_dedup(default=rule_of(SHAPES[shape], ttl=60))
+        app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+        for _ in range(3):
+            await call(app, **request).done()
+            await call(app, "/open", headers=[(b"accept", b"a")]).done()
+
+        (reader,) = {id(reader._open): reader for reader in dedup.book._readers}.values()
+        assert len(reader._open) >= 1, "what has no secret is"
+        assert occurrences(repr([*reader._open.young, *reader._digests.young])) == []
+
+
 async def test_the_outputs_are_heard(make_dedup: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Spans, logs, metrics and errors of a story without doubt; and a leak in any of them is found."""
     out = Outputs(make_dedup, caplog, rule_of({}))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .errors import ConfigurationError
-from .fingerprint import REMEMBERED, Fingerprinter, Hasher
+from .fingerprint import Fingerprinter, Hasher
 from .http import SAFE_METHODS, Scope
-from .memo import Memo
 from .paths import BAD_PATH, PathPattern, PathTable
 from .rules import Rule
+from .seen import Seen
 from .settle import Settlement
 from .status import Reason
 
@@ -85,7 +85,7 @@ class RuleBook:
     ) -> None:
         self.rules = (*rules, default)
         self.labels = (*(rule.label for rule in rules), default.name or "default")
-        seen: Memo[bytes, bytes] = Memo(REMEMBERED)
+        seen = Seen()
         self._readers = [
             Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)

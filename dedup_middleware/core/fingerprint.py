@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from . import canonical, fields
-from .memo import Memo
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
+from .seen import Seen, is_open
 from .shape import SPECIAL, shape_of
 from .surroundings import DoubtError, Part
 
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .http import Headers, Scope
+    from .memo import Memo
     from .rules import Rule
     from .shape import Shape
     from .status import Reason
 
     Said = tuple[Any, ...]
-
-REMEMBERED: Final = 4096
-"""Requests whose keys are remembered, twice at most."""
 
 
 class Hasher:
@@ -64,7 +62,7 @@ class Fingerprinter:
         hasher: Hasher,
         own_states: Sequence[Mapping[str, Any]] = (),
         edition: int = 0,
-        seen: Memo[bytes, bytes] | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.rule = rule
         self.reading = Reading(rule, hasher, own_states)
@@ -75,12 +73,13 @@ class Fingerprinter:
         self._layouts = self.reading.layouts
         # Whether a request's query and client are keyed as they stand, under this rule.
         self._keys_all = self.reading.keys_client and not self.reading.ignored_query
-        # The digest of a request as it came -> its key: one that was read before needs not be read again. Where the
-        # last one held noise, the next one will too, and as it came it never comes twice; and where nothing is
-        # stored, most requests come once.
-        self._seen: Memo[bytes, bytes] = Memo(REMEMBERED) if seen is None else seen
+        seen = Seen() if seen is None else seen
+        self._digests, self._open = seen.digests, seen.open
+        # Where nothing is stored, most requests come once. And as the last one was, the next one will be: with noise,
+        # so that it never comes twice as it is; or without secrets, to be looked for as it came.
         self._remembers = rule.stores and self.reading.function is None
         self._repeats = False
+        self._is_open = False
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
     def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
@@ -121,16 +120,44 @@ class Fingerprinter:
                 ):
                     return self._read(prefix, scope, body, shape, said)
             client = said[9]
+            host = client[0] if client else None
+            if self._is_open:
+                request = (prefix, body, host, *said[4:8], *said[8])
+                key = self._open.young.get(request)
+                if key is None and self._open.old:
+                    key = self._open.get(request)
+                if key is not None:
+                    return key
             state = self._begin()
-            state.update(canonical.encode((prefix, body, client[0] if client else None, said[4:9])))
+            state.update(canonical.encode((prefix, body, host, said[4:9])))
         except Exception:  # noqa: BLE001 - as in `_read`, which says what it is
             return self._read(prefix, scope, body, shape, said)
         seen = state.digest()
-        key: bytes | Reason | None = self._seen.young.get(seen) or self._seen.get(seen)
-        if key is None:
-            key = self._read(prefix, scope, body, shape, said)
-            if isinstance(key, bytes) and self._repeats:
-                self._seen.put(seen, key)
+        found = self._digests.young.get(seen) or self._digests.get(seen)
+        if found is None:
+            return self._look_again(seen, prefix, scope, body, shape, said)
+        self._is_open = False
+        return found
+
+    def _look_again(
+        self, seen: bytes, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape, said: Said
+    ) -> bytes | Reason:
+        """The key of a request that was not found as the last one was."""
+        request: tuple[Any, ...] | None = None
+        if is_open(said):
+            client = said[9]
+            request = (prefix, body, client[0] if client else None, *said[4:8], *said[8])
+            found = self._open.get(request)
+            if found is not None:
+                self._is_open = True
+                return found
+        key = self._read(prefix, scope, body, shape, said)
+        if isinstance(key, bytes) and self._repeats:
+            self._is_open = request is not None
+            if request is not None:
+                self._open.put(request, key)
+            else:
+                self._digests.put(seen, key)
         return key
 
     def _read(

@@ -1,0 +1,49 @@
+"""Seen: the keys of requests that were read before, so that one which comes again needs not be read again.
+
+Law: it is the same only if all of it is equal; and what may hold a secret stands here by its keyed digest alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from . import masks
+from .memo import Memo
+
+BY_DIGEST: Final = 4096
+AS_THEY_CAME: Final = 1024
+"""Requests that are remembered, twice at most."""
+_LARGEST: Final = 2048
+"""Bytes of query, names and values of a request that is remembered as it came."""
+_NO_SECRETS: Final = frozenset(
+    b"host connection user-agent accept accept-charset accept-encoding accept-language content-type cache-control "
+    b"pragma range if-range if-none-match if-modified-since origin dnt save-data priority te sec-gpc "
+    b"upgrade-insecure-requests x-requested-with sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-site "
+    b"sec-fetch-mode sec-fetch-user sec-fetch-dest".split()
+)
+"""Request fields whose values are nobody's secret; what is not named here may be."""
+
+
+class Seen:
+    """Keys by the keyed digest of all that was read of a request; of those without secrets, as they came.
+
+    To look there costs a digest less: it matters behind a server, where nothing is in the processor's cache.
+    """
+
+    def __init__(self) -> None:
+        self.digests: Memo[bytes, bytes] = Memo(BY_DIGEST)
+        self.open: Memo[tuple[Any, ...], bytes] = Memo(AS_THEY_CAME)
+
+
+def is_open(said: tuple[Any, ...]) -> bool:
+    """Whether a request (as `Shape.read` gives it) holds nothing that may be a secret, and a memo can hold it."""
+    query, server, headers = said[4] or b"", said[7], said[8]
+    if not (server is None or type(server) is tuple) or type(query) is not bytes:
+        return False
+    size = len(query)
+    for pair in headers:
+        if type(pair) is not tuple or pair[0] not in _NO_SECRETS or type(pair[1]) is not bytes:
+            return False
+        size += len(pair[0]) + len(pair[1])
+    text = query.decode("latin-1")
+    return size <= _LARGEST and (not text or masks.query(text) == text)
