@@ -88,6 +88,10 @@ class DedupMiddleware:
         settings: dict[str, Any],
         caller: str,
     ) -> None:
+        if not callable(app):
+            raise ConfigurationError(
+                "DedupMiddleware.app", app, "an ASGI app; settings come after it, by name"
+            )
         self.app = app
         self._ready = False
         self._error: ConfigurationError | None = None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .core.errors import ForwardFailed
 from .events import ExecutionCollapsed
-from .flight import Flight, Terms
 from .function import PARTITION, Function
 from .nesting import current, waiting, waits_for_itself
 from .telemetry import DEBUG, requests_log
 from .waiter import FlightAbandonedError
+from .work import Terms
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .core.http import StoredValue
     from .core.rules import Rule
     from .core.status import Outcome, Reason
+    from .flight import Flight
     from .function import Engine
     from .telemetry import Span, Trace
 

@@ -10,7 +10,7 @@ Nothing here knows of HTTP: a head is an object, a body a sequence of chunks of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable
 from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ import msgspec
 from .body import Body
 from .core.unseen import Unseen
 from .waiter import Waiter
+from .work import Asked, Terms, Work
 
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
@@ -39,46 +40,6 @@ class Table(Protocol):
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """What flights of one kind have in common.
-
-    Their bounds (seconds without a head, followers, bytes held), what they are called, and whether their origin itself
-    says how long its responses hold.
-    """
-
-    max_wait: float
-    max_followers: int
-    max_bytes: int
-    label: str = ""
-    follows_origin: bool = False
-
-
-class Asked(Protocol):
-    """What a flight was opened for."""
-
-    def names(self) -> Iterable[str]:
-        """What its result depends on."""
-
-
-class Work:
-    """What a flight runs, and what else it is asked for on the way."""
-
-    __slots__ = ()
-
-    async def run(self) -> None:
-        """Do it; what it raises ends the flight."""
-
-    def outgrown(self) -> None:
-        """The body can't be kept whole."""
-
-    def release(self) -> bool:
-        """There was no head in time; whether one will come at once."""
-        return False
-
-    def late(self) -> None:
-        """The response is whole, and the work goes on."""
 
 
 class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):

@@ -11,12 +11,14 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from .body import Body, Budget
-from .flight import Asked, Flight, Key, Loop, Terms
+from .flight import Flight, Key, Loop
 
 if TYPE_CHECKING:
     import asyncio
     import threading
     from collections.abc import Callable, Iterable
+
+    from .work import Asked, Terms
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""

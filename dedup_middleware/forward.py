@@ -23,7 +23,7 @@ from .core.sight import visible
 from .core.unseen import Unseen
 from .dedup import Dedup
 from .events import ExecutionStarted, ResponseStored, tags_in
-from .flight import Flight, Work
+from .flight import Flight
 from .heads import open_head
 from .keeping import to_store
 from .nesting import inside
@@ -31,6 +31,7 @@ from .scopes import session_content
 from .settled import Settled
 from .telling import tell_execution
 from .validation import Validation
+from .work import Work
 
 if TYPE_CHECKING:
     from .core.callers import Caller

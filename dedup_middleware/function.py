@@ -15,8 +15,9 @@ from .core.http import StoredValue, value_size
 from .core.rules import Rule
 from .core.unseen import Unseen
 from .events import ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
-from .flight import Flight, Work
+from .flight import Flight
 from .nesting import inside
+from .work import Work
 
 if TYPE_CHECKING:
     import asyncio

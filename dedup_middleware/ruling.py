@@ -14,9 +14,9 @@ from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_name
 from .core.errors import ConfigurationError
 from .core.memo import Memo
 from .core.rules import Rule
-from .flight import Terms
 from .function import PARTITION
 from .stores.memory import Bounds
+from .work import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

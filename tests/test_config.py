@@ -349,6 +349,11 @@ def test_a_wrong_keyword_of_the_middleware_is_one_sentence_with_the_place_and_wh
     assert all(word in sentence for word in [*said, "allowed: "]), sentence
 
 
+@pytest.mark.parametrize("wrapped", [None, 5, [Rule("/x")]])
+def test_what_is_no_app_is_refused(wrapped: Any) -> None:
+    assert refused(lambda: DedupMiddleware(wrapped)).startswith("DedupMiddleware.app: ")
+
+
 def test_rules_without_names_may_have_one_path_and_a_name_that_is_nobody_elses_path() -> None:
     rules = [Rule("/x", ttl=5), Rule("/x", invalidates=["a"]), Rule("/y", name="/z"), Rule("/w", name="/w")]
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from dedup_middleware import Dedup
-from dedup_middleware.flight import Flight, Terms, Work
+from dedup_middleware.flight import Flight
 from dedup_middleware.flights import FlightTable
 from dedup_middleware.waiter import FlightAbandonedError, WaiterGoneError
+from dedup_middleware.work import Terms, Work
 
 from .kit import FakeClock, VirtualTime, settle
 

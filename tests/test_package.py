@@ -66,6 +66,7 @@ FLOORS = {
     "telling": 3,
     "validation": 3,
     "waiter": 1,
+    "work": 1,
     "scopes": 1,
     "opening": 3,
     "incoming": 3,

@@ -1,0 +1,53 @@
+"""Work: what a flight runs, what it was asked for, and within which bounds.
+
+Law: a flight knows no more of what it carries than this.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What flights of one kind have in common.
+
+    Their bounds (seconds without a head, followers, bytes held), what they are called, and whether their origin itself
+    says how long its responses hold.
+    """
+
+    max_wait: float
+    max_followers: int
+    max_bytes: int
+    label: str = ""
+    follows_origin: bool = False
+
+
+class Asked(Protocol):
+    """What a flight was opened for."""
+
+    def names(self) -> Iterable[str]:
+        """What its result depends on."""
+
+
+class Work:
+    """What a flight runs, and what else it is asked for on the way."""
+
+    __slots__ = ()
+
+    async def run(self) -> None:
+        """Do it; what it raises ends the flight."""
+
+    def outgrown(self) -> None:
+        """The body can't be kept whole."""
+
+    def release(self) -> bool:
+        """There was no head in time; whether one will come at once."""
+        return False
+
+    def late(self) -> None:
+        """The response is whole, and the work goes on."""
