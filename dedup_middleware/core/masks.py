@@ -34,13 +34,12 @@ def reference(text: str) -> str:
     """A URI reference: without user information (RFC 3986 s.3.2.1), and without secrets in path, query or fragment."""
     shown = _USER_INFORMATION.sub(f"//{MASK}@", text)
     before, hash_, fragment = shown.partition("#")
-    path, mark, pairs = before.partition("?")
+    path, mark, query = before.partition("?")
     path = ";".join([path.partition(";")[0], *map(pair, path.split(";")[1:])])
-    return path + mark + query(pairs) + hash_ + query(fragment)
+    return path + mark + _pairs(query) + hash_ + _pairs(fragment)
 
 
-def query(text: str) -> str:
-    """A query without secrets."""
+def _pairs(text: str) -> str:
     return "&".join(map(pair, text.split("&")))
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import masks
 from .memo import Memo
+from .names import is_secret
 
 BY_DIGEST: Final = 4096
 AS_THEY_CAME: Final = 1024
@@ -22,6 +22,8 @@ _NO_SECRETS: Final = frozenset(
     b"sec-fetch-mode sec-fetch-user sec-fetch-dest".split()
 )
 """Request fields whose values are nobody's secret; what is not named here may be."""
+_PLAIN: Final = b"=&-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""What a query may hold for its names to be read as they stand: nothing is escaped, and no value is a URL."""
 
 
 class Seen:
@@ -45,5 +47,8 @@ def is_open(said: tuple[Any, ...]) -> bool:
         if type(pair) is not tuple or pair[0] not in _NO_SECRETS or type(pair[1]) is not bytes:
             return False
         size += len(pair[0]) + len(pair[1])
-    text = query.decode("latin-1")
-    return size <= _LARGEST and (not text or masks.query(text) == text)
+    return size <= _LARGEST and not (query and (query.translate(None, _PLAIN) or _names_secret(query)))
+
+
+def _names_secret(query: bytes) -> bool:
+    return any(is_secret(pair.partition("=")[0]) for pair in query.decode("ascii").split("&"))
