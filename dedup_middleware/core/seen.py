@@ -5,6 +5,7 @@ Law: it is the same only if all of it is equal; and what may hold a secret stand
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, Final
 
 from .memo import Memo
@@ -40,14 +41,14 @@ class Seen:
 def is_open(said: tuple[Any, ...]) -> bool:
     """Whether a request (as `Shape.read` gives it) holds nothing that may be a secret, and a memo can hold it."""
     query, server, headers = said[4] or b"", said[7], said[8]
-    if not (server is None or type(server) is tuple) or type(query) is not bytes:
+    if {*map(type, headers)} != {tuple} or type(query) is not bytes or type(server) not in (tuple, NoneType):
         return False
-    size = len(query)
-    for pair in headers:
-        if type(pair) is not tuple or pair[0] not in _NO_SECRETS or type(pair[1]) is not bytes:
-            return False
-        size += len(pair[0]) + len(pair[1])
-    return size <= _LARGEST and not (query and (query.translate(None, _PLAIN) or _names_secret(query)))
+    names, values = zip(*headers, strict=True)
+    if {*map(type, names), *map(type, values)} != {bytes} or not _NO_SECRETS.issuperset(names):
+        return False
+    if len(query) + sum(map(len, names)) + sum(map(len, values)) > _LARGEST:
+        return False
+    return not query or not (query.translate(None, _PLAIN) or _names_secret(query))
 
 
 def _names_secret(query: bytes) -> bool:
