@@ -167,9 +167,7 @@ class Fingerprinter:
         reading = self.reading
         headers = said[8]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
-        layout = self._layouts.young.get(b"\n".join(names))
-        if layout is None or layout.count != len(names):
-            layout = reading.layout(names)
+        layout = self._layouts.young.get(names) or reading.layout(names)
         for i in layout.whole_cookies:
             if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
                 headers = reading.without_analytics(headers)

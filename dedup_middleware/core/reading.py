@@ -44,7 +44,6 @@ class Layout:
     ) -> None:
         self.doubt = doubt
         self.mixed_case = False  # ASGI has names in lower case, not every server does
-        self.count = len(names)
         self.names = names
         self.parts = parts
         self.indexes = [i for i, part in enumerate(parts) if part is Part.KEYED]
@@ -99,7 +98,7 @@ class Reading(Surroundings):
         self.by_caller = identity in ("separate", "credentials")
         self.keys_client = identity == "separate" or b"client" in self.added or "client" in (self.named or ())
         self.shows_client = self.keys_client or self.function is not None
-        self.layouts: Memo[bytes, Layout] = Memo(64)
+        self.layouts: Memo[tuple[bytes, ...], Layout] = Memo(64)
 
     # -- fields -------------------------------------------------------------------------------------------------
 
@@ -145,18 +144,12 @@ class Reading(Surroundings):
     def layout_of(self, headers: Headers) -> Layout:
         """The layout of these fields."""
         names = next(zip(*headers), ())  # noqa: B905 - pairs, by the ASGI specification
-        known = self.layouts.young.get(b"\n".join(names))
-        return known if known is not None and known.count == len(names) else self.layout(names)
+        return self.layouts.young.get(names) or self.layout(names)
 
     def layout(self, wire_names: tuple[bytes, ...]) -> Layout:
-        """The layout of a request with these field names, in this order; found once and remembered.
-
-        The memo's key joins the names: only names without its separator are remembered, and `count` tells apart
-        what a hostile name with one could confuse.
-        """
-        joined = b"\n".join(wire_names)
-        known = self.layouts.get(joined)
-        if known is not None and known.count == len(wire_names):
+        """The layout of a request with these field names, in this order; found once and remembered."""
+        known = self.layouts.get(wire_names)
+        if known is not None:
             return known
         names = tuple(name.lower() for name in wire_names)
         if len(names) > MAX_HEADERS:
@@ -173,9 +166,8 @@ class Reading(Surroundings):
             doubt = "credential"
         layout = Layout(names, parts, doubt, self._digest)
         layout.mixed_case = names != wire_names
-        small = len(names) <= _MEMO_HEADERS and len(joined) <= _MEMO_NAME_BYTES
-        if small and joined.count(b"\n") == len(names) - 1:
-            self.layouts.put(joined, layout)
+        if len(names) <= _MEMO_HEADERS and sum(map(len, names)) <= _MEMO_NAME_BYTES:
+            self.layouts.put(wire_names, layout)
         return layout
 
     def against_grammar(self, layout: Layout, values: Sequence[bytes]) -> list[int]:
