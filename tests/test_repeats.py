@@ -121,10 +121,17 @@ CLOSED: dict[str, dict[str, Any]] = {
     "a field that nobody knows": {"headers": [(b"x-mine", b"a")]},
     "a secret in the query": {"query_string": b"b=1&token=a"},
     "a secret in a URL in the query": {"query_string": b"next=https://ann:pass@a.test/"},
+    "a secret in JSON in the query": {"query_string": b"where=%7B%22password%22%3A%22a%22%7D"},
+    "a secret in what is escaped twice": {"query_string": b"next=%252Flogin%253Ftoken%253Da"},
+    "a secret by a name with a blank": {"query_string": b"+token=a"},
     "much": {"headers": [(b"accept", b"a" * 3000)]},
     "many fields": {"headers": MANY[:250]},
+    "many small fields": {"headers": [(b"te", b"a")] * 40},
     "lists": {"headers": [[b"accept", b"a"]]},
     "a list for the server": {"server": ["127.0.0.1", 80]},
+    "a list for the version": {"http_version": [1, 1]},
+    "text for the query": {"query_string": "a=1"},
+    "an empty buffer for the query": {"query_string": bytearray()},
     "buffers": {"headers": [(b"accept", memoryview(b"a"))]},
 }
 """Requests that no memory holds as they came."""

@@ -16,6 +16,11 @@ AS_THEY_CAME: Final = 1024
 """Requests that are remembered, twice at most."""
 _LARGEST: Final = 2048
 """Bytes of query, names and values of a request that is remembered as it came."""
+_MOST: Final = 32
+"""Its fields: small ones too take memory, each as much as a hundred bytes do."""
+_BYTES: Final = (bytes, NoneType)
+_TUPLE: Final = (tuple, NoneType)
+_TEXTS: Final = frozenset({str, int, NoneType})
 _NO_SECRETS: Final = frozenset(
     b"host connection user-agent accept accept-charset accept-encoding accept-language content-type cache-control "
     b"pragma range if-range if-none-match if-modified-since origin dnt save-data priority te sec-gpc "
@@ -40,13 +45,18 @@ class Seen:
 
 def is_open(said: tuple[Any, ...]) -> bool:
     """Whether a request (as `Shape.read` gives it) holds nothing that may be a secret, and a memo can hold it."""
-    query, server, headers = said[4] or b"", said[7], said[8]
-    if {*map(type, headers)} != {tuple} or type(query) is not bytes or type(server) not in (tuple, NoneType):
+    query, scheme, version, server, headers, client = said[4:10]
+    if type(query) not in _BYTES or type(server) not in _TUPLE or len(headers) > _MOST:
+        return False
+    host = client[0] if client else None
+    if not _TEXTS.issuperset(map(type, (scheme, version, host, *(server or ())))):
+        return False
+    if {*map(type, headers)} != {tuple}:
         return False
     names, values = zip(*headers, strict=True)
     if {*map(type, names), *map(type, values)} != {bytes} or not _NO_SECRETS.issuperset(names):
         return False
-    if len(query) + sum(map(len, names)) + sum(map(len, values)) > _LARGEST:
+    if len(query or b"") + sum(map(len, names)) + sum(map(len, values)) > _LARGEST:
         return False
     return not query or not (query.translate(None, _PLAIN) or _names_secret(query))
 
