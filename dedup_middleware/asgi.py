@@ -157,6 +157,8 @@ class DedupMiddleware:
             except BaseException:
                 dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
                 raise
+            shape = shape_of(scope)  # who checks a body may write into the scope what it says
+            said = shape.read(scope)
             if doubt is None and raw is not None and plan.reads_body:
                 body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
             elif doubt is not None or raw:

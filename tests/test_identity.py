@@ -670,3 +670,30 @@ async def test_two_users_at_once_never_mix_whatever_the_order(make_dedup: Make) 
     bare.gate.set()
     assert [(await one.done()).body for one in calls] == users
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("user", ("ann", "bob")), ("state", ({"user": "ann"}, {"user": "bob"})), ("scheme", ("http", "https"))],
+)
+@pytest.mark.parametrize(("method", "version"), [("QUERY", "1.1"), ("GET", "2")])
+async def test_what_an_outer_layer_says_once_it_has_read_the_body_tells_callers_apart(
+    make_dedup: Make, method: str, version: str, key: str, values: tuple[object, object]
+) -> None:
+    app = DedupMiddleware(
+        GatedApp(lambda scope, _: (200, [], repr(scope[key]).encode()), opened=True),
+        dedup=make_dedup(default=Rule(ttl=60)),
+    )
+    said: object = None
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        async def checking() -> Any:
+            message = await receive()
+            scope[key] = said
+            return message
+
+        scope["http_version"] = version
+        await app(scope, checking, send)
+
+    for said in (*values, *values):
+        assert (await get(outer, method=method)).body == repr(said).encode()
