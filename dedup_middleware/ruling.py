@@ -125,8 +125,10 @@ class Ruling:
 
     def forget(self) -> None:
         """Forget all plans."""
-        for plans in list(self._plans.values()):
-            plans.clear()
+        for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
+            plans = held()
+            if plans is not None:
+                plans.clear()
 
     def plan(self, scope: Scope, place: int) -> Plan:
         """The plan for a request to one middleware's app, remembered for its method and path."""

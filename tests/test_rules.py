@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -604,6 +606,29 @@ def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callab
     assert plans.capacity < len(plans) <= 2 * plans.capacity
     dedup.plan(make_scope("/n/" + "x" * 100_000))
     assert all(len(target[1]) < 2000 for target in [*plans.young, *plans.old])
+
+
+def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
+    dedup = Dedup()
+    memories = [dedup.plans_at(place) for place in range(200)]
+    stop = threading.Event()
+
+    def make() -> None:
+        while not stop.is_set():
+            memories.append(dedup.plans_at(len(memories)))
+            del memories[1000:]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    maker = threading.Thread(target=make)
+    try:
+        maker.start()
+        for _ in range(1000):
+            dedup.leave_alone("/administration")
+    finally:
+        stop.set()
+        maker.join()
+        sys.setswitchinterval(interval)
 
 
 def test_a_thousand_rules_are_found_as_one() -> None:
