@@ -208,7 +208,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         await self._gone.wait()
 
     def disown(self) -> None:
-        """Its leader was cancelled, so that nobody is left to raise its error, whose traceback holds the flight."""
+        """Its leader's call is over, so that nobody is left to raise its error, whose traceback holds the flight."""
         self.disowned, self.error = True, None
 
     async def joined(self) -> None:

@@ -59,8 +59,6 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
         if len(exchange.led) > 1:
             error = await _first_error(exchange, flight)
     except asyncio.CancelledError:  # by the server: the flight goes on for the others
-        for led in exchange.led:
-            led.disown()
         _tell(exchange, reason, flight, error="CancelledError")
         raise
     if error is None and lost is None and settled is not None and flight.complete and not waiter.cut:

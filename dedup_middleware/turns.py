@@ -31,6 +31,15 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 async def run(exchange: Exchange) -> None:
     """Answer the request."""
+    try:
+        await _answer(exchange)
+    except BaseException:
+        for led in exchange.led:  # one that it left for another variant may yet fail
+            led.disown()
+        raise
+
+
+async def _answer(exchange: Exchange) -> None:
     dedup, plan, method, holder = exchange.dedup, exchange.plan, exchange.method, current()
     if exchange.asked.no_store:
         await _alone(exchange, "no-store")
@@ -95,6 +104,7 @@ async def run(exchange: Exchange) -> None:
         flight = open_flight(dedup, plan, exchange.scope, key, loop, listed=alone is None, runs_on=runs_on)
         if flight is None:
             await _alone(exchange, "too-many-flights")
+            await hear_out(exchange)
             return
         try:
             forward = _begin(exchange, flight, shown, stored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from dedup_middleware.exchange import Exchange
 from dedup_middleware.flight import Flight
 from dedup_middleware.forward import Forward
 
-from .kit import GatedApp, make_scope
+from .kit import GatedApp, chunk, head, make_scope, settle
 
 
 def alive() -> dict[str, int]:
@@ -32,7 +32,7 @@ def new() -> Iterator[Callable[[], int]]:
     gc.enable()
 
 
-async def request(app: Any, target: str) -> None:
+async def request(app: Any, target: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """A server's call, without a kit that remembers."""
     waiting = asyncio.Event()
 
@@ -42,7 +42,7 @@ async def request(app: Any, target: str) -> None:
     async def send(message: Any) -> None:
         pass
 
-    await app(make_scope(target), receive, send)
+    await app(make_scope(target, headers=headers), receive, send)
 
 
 async def failing(scope: Any, receive: Any, send: Any) -> None:
@@ -68,3 +68,43 @@ async def test_failed_flights_are_not_kept_alive_by_their_tracebacks(new: Callab
     await asyncio.sleep(0)
 
     assert new() <= 2, "at most what the last exception still refers to"
+
+
+@pytest.mark.parametrize("ttl", [0, 60], ids=["it follows another", "it was answered from the store"])
+async def test_a_flight_that_was_left_for_a_variant_and_fails_later_is_not_kept_alive_by_its_traceback(
+    new: Callable[[], int], ttl: int
+) -> None:
+    async def story() -> None:
+        late, runs = asyncio.Event(), iter(range(9))
+
+        async def varied(scope: Any, receive: Any, send: Any) -> None:
+            run = next(runs)
+            if run == 2 and not ttl:  # what the first is to follow
+                await late.wait()
+            await send(head(200, [(b"vary", b"x")]))
+            if run >= 2:
+                await late.wait()
+                raise ValueError("late")
+            await send(chunk(more=False))
+
+        app = DedupMiddleware(varied, default=Rule(ttl=ttl, vary=["accept"]))
+        await request(app, "/", [(b"x", b"1")])  # from now on the variants are known
+        other = asyncio.ensure_future(request(app, "/", [(b"x", b"1")]))
+        await settle()
+        app.dedup.variants.clear()
+        first = asyncio.ensure_future(request(app, "/", [(b"x", b"1")]))
+        await settle()
+        assert next(runs) == (3 if ttl else 4), "it has led one flight, and left it"
+        first.cancel()
+        await settle()
+        late.set()
+        await asyncio.wait([first, other])
+        assert first.cancelled()
+        assert (other.exception() is None) is (ttl > 0)
+
+    for _ in range(5):
+        await story()
+
+    assert new() <= 6, (
+        "no more than the flights alone, each in the hand of the timer that would have cancelled it"
+    )
