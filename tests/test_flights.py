@@ -205,6 +205,28 @@ async def test_too_many_flights_send_requests_to_the_app_by_itself(make_dedup: M
     assert told == [MISS, MISS, None, None, COLLAPSED, COLLAPSED, None, None]
 
 
+async def test_a_leader_that_finds_no_room_to_ask_again_hears_the_flight_that_it_left_out(
+    make_dedup: Make,
+) -> None:
+    dedup = make_dedup(default=Rule(vary=["accept"]))
+    dedup.flights.max_flights = 1
+    end = asyncio.Event()
+
+    async def varied(scope: Any, receive: Any, send: Any) -> None:
+        await send(head(200, [(b"vary", b"x")]))
+        if b"x" not in dict(scope["headers"]):
+            await end.wait()
+            raise ValueError("late")
+        await send(chunk(b"read", more=False))
+
+    leader = call(DedupMiddleware(varied, dedup=dedup), headers=[(b"x", b"1")])
+    await settle()
+    assert leader.body == b"read"
+    assert not leader.task.done(), "its call returns when the app's have"
+    end.set()
+    assert isinstance(await ended(leader), ValueError)
+
+
 async def test_a_bypass_after_a_wait_never_loses_the_request_that_was_heard_meanwhile(
     virtual_time: VirtualTime, make_dedup: Make
 ) -> None:
