@@ -133,7 +133,7 @@ class DedupMiddleware:
                 return
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
-        plan = self._plans.young.get(said[:4]) or dedup.plan(scope, self._place)
+        plan = self._plans.young.get(said[:4]) or dedup.plan(scope, self._place, self._plans)
         if isinstance(plan, Bypass):
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
@@ -178,12 +178,13 @@ class DedupMiddleware:
             method = scope["method"]
             await run(Exchange(dedup, self.app, plan, method, scope, receive, send, base, raw, now, asked))
             return
-        try:
-            # A function's value never lies under a request's key.
-            stored: StoredResponse | None = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment] # see above
-        except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
-            dedup.store_failed("get", error)
-            stored = None
+        stored: StoredResponse | None = None
+        if plan.stores:
+            try:
+                # A function's value never lies under a request's key.
+                stored = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment] # see above
+            except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
+                dedup.store_failed("get", error)
         if stored is not None and (plan.lookup is plan.prefix or stored.head.status not in OF_A_RANGE):
             start, content, reason = answer(scope, stored, now)
             try:

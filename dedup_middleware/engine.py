@@ -132,10 +132,10 @@ class Engine:
         """The memory of the plans for one middleware's app, which lives as long as it is held."""
         return self.ruling.plans_at(place)
 
-    def plan(self, scope: Scope, place: int = 0) -> Plan:
-        """The plan for a request to one middleware's app."""
+    def plan(self, scope: Scope, place: int = 0, plans: Plans | None = None) -> Plan:
+        """The plan for a request to one middleware's app, whose `plans_at(place)` may be at hand."""
         self.in_use()
-        return self.ruling.plan(scope, place)
+        return self.ruling.plan(scope, place, plans)
 
     def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
         """The key of the request's own variant, where a response's Vary told some apart under this key."""

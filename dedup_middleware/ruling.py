@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .core.fingerprint import Hasher
     from .core.http import Scope
     from .core.status import Reason
-    from .telemetry import Telemetry
+    from .telemetry import Tally, Telemetry
 
     Plans = Memo[tuple[str, str, bytes | None, str | None], Plan]
 
@@ -51,6 +51,7 @@ class Ruling:
         self._max_bytes = max_bytes
         self._own: frozenset[str] = frozenset()
         self._editions = 0
+        self._tallies: dict[tuple[str, str], dict[Reason, Tally]] = {}
         self._apply()
 
     def fresh(
@@ -114,6 +115,8 @@ class Ruling:
 
     def is_own(self, scope: Scope) -> bool:
         """Whether a request is for an administration of this engine."""
+        if not self._own:
+            return False
         path, root = scope["path"], scope.get("root_path") or ""
         return any(
             f"{path}/".startswith((f"{place}/", f"{root}{place}/")) for place in self._own
@@ -125,30 +128,40 @@ class Ruling:
 
     def forget(self) -> None:
         """Forget all plans."""
+        self._tallies.clear()
         for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
             plans = held()
             if plans is not None:
                 plans.clear()
 
-    def plan(self, scope: Scope, place: int) -> Plan:
-        """The plan for a request to one middleware's app, remembered for its method and path."""
+    def plan(self, scope: Scope, place: int, plans: Plans | None = None) -> Plan:
+        """The plan for a request to one middleware's app, remembered (in `plans_at(place)`) for its method and path."""
         target = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
-        plans = self.plans_at(place)
+        if plans is None:
+            plans = self.plans_at(place)
         plan = plans.get(target)
         if plan is None:
             plan = self.book.plan(scope, place)
             if self.is_own(scope):
                 plan = Bypass("off", plan.label)
             else:
-                plan = structs.replace(plan, tally=self._tally_of(plan, scope["method"]))
+                tally = self._tally_of(plan, scope["method"])
                 if isinstance(plan, Consider):
-                    plan = structs.replace(plan, terms=self.terms[plan.ordinal])
+                    plan = structs.replace(plan, tally=tally, terms=self.terms[plan.ordinal])
+                else:
+                    plan = structs.replace(plan, tally=tally)
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
                 plans.put(target, plan)
         return plan
 
     def _tally_of(self, plan: Plan, method: str) -> object:
         if isinstance(plan, Consider):
-            reasons: tuple[Reason, ...] = ("fresh", "not-modified", "range")
-            return {reason: self._telemetry.tally("hit", reason, plan.label, method) for reason in reasons}
+            tallies = self._tallies.get((plan.label, method))
+            if tallies is None:
+                reasons: tuple[Reason, ...] = ("fresh", "not-modified", "range")
+                tallies = {
+                    reason: self._telemetry.tally("hit", reason, plan.label, method) for reason in reasons
+                }
+                self._tallies[plan.label, method] = tallies
+            return tallies
         return self._telemetry.tally("bypassed", plan.reason, plan.label, method)

@@ -164,6 +164,15 @@ def test_a_request_without_secrets_is_found_as_it_came(monkeypatch: pytest.Monke
     assert len(keys) == 1
 
 
+def test_a_request_for_a_long_path_is_remembered_in_few_bytes() -> None:
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH)
+    paths = ["/a", "/" + "a" * 100_000, "/" + "a" * 99_999 + "b"]
+    begun = [reader.prefix(make_scope(path), "GET") for path in paths]
+
+    assert max(map(len, begun)) <= 256
+    assert len(set(begun)) == len(begun)
+
+
 def test_those_with_secrets_and_those_without_are_known_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Fingerprinter(Rule(ttl=60), 0, HASH)
     scopes = [make_scope("/a", headers=[(name, b"a")]) for name in (b"accept", b"authorization")]

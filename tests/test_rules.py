@@ -608,6 +608,12 @@ def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callab
     assert all(len(target[1]) < 2000 for target in [*plans.young, *plans.old])
 
 
+def test_a_plan_shows_nothing_of_the_path_that_it_is_for(make_dedup: Callable[..., Dedup]) -> None:
+    plan = make_dedup(Rule("/n/{id}", ttl=5, tags=["n:{id}"])).plan(make_scope("/n/a-secret"))
+
+    assert "secret" not in repr(plan)
+
+
 def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
     dedup = Dedup()
     memories = [dedup.plans_at(place) for place in range(200)]

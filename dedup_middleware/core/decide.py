@@ -18,6 +18,7 @@ from .rules import Rule
 from .seen import Seen
 from .settle import Settlement
 from .status import Reason
+from .unseen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,11 +44,12 @@ class Bypass(msgspec.Struct, frozen=True):
     tally: Any = None
 
 
-class Consider(msgspec.Struct, frozen=True):
+class Consider(Unseen, msgspec.Struct, frozen=True):
     """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
 
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
-    `assesses` says that what is stored may be of use when it is stale, `heeds` that requests may ask for less or more.
+    `stores` says that something may be stored under its rule, `assesses` that this may be of use when it is stale,
+    `heeds` that requests may ask for less or more.
     `plain` remembers how answers that are plain were settled, by method and status (None: each is settled by itself).
     `tally` and `terms` are the engine's own: the keys under which a hit is counted, and what flights have in common.
     """
@@ -61,6 +63,7 @@ class Consider(msgspec.Struct, frozen=True):
     lookup: bytes
     reads_body: bool
     collapses: bool
+    stores: bool = False
     assesses: bool = False
     heeds: bool = False
     place: int = 0
@@ -159,6 +162,7 @@ class RuleBook:
             lookup,
             reads_body=method not in ("GET", "HEAD"),
             collapses=rule.collapse if rule.collapse is not None else True,
+            stores=rule.stores,
             assesses=rule.assesses,
             heeds=rule.stores and rule.honor_request_directives,
             place=place,
@@ -212,8 +216,10 @@ def ambiguous_query(query: bytes) -> bool:
     return _BAD_QUERY.search(query) is not None
 
 
-def tag_names(templates: Iterable[str], parameters: dict[str, str]) -> tuple[str, ...]:
+def tag_names(templates: Sequence[str], parameters: dict[str, str]) -> tuple[str, ...]:
     """Tags filled from the path's parameters, as names for invalidation."""
+    if not templates:
+        return ()
     return tuple(
         "tag:" + re.sub(r"\{(\w+)\}", lambda m: parameters[m[1]], template) for template in templates
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from . import canonical, fields
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .status import Reason
 
     Said = tuple[Any, ...]
+
+_SHORT: Final = 256
+"""Bytes of a plan's parts that stand as they are; longer ones by their digest."""
 
 
 class Hasher:
@@ -83,17 +86,19 @@ class Fingerprinter:
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
     def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
-        """The digest of the parts that a plan fixes, made once for it; `place` numbers the app behind the engine.
+        """The parts that a plan fixes, made once for it; `place` numbers the app behind the engine.
 
         Raises:
             ValueError: for a path that no encoding holds.
         """
-        get = scope.get
+        path, root = scope["path"], scope.get("root_path")
         # A layer that rewrites paths may leave a kind of text, such as Starlette's URLPath, that no encoder knows.
-        path, root = (
-            str(text) if isinstance(text, str) else text for text in (scope["path"], get("root_path"))
-        )
-        return self._hash(canonical.encode([place, self._place, method, path, get("raw_path"), root]))
+        if type(path) is not str and isinstance(path, str):
+            path = str(path)
+        if type(root) is not str and isinstance(root, str):
+            root = str(root)
+        parts = canonical.encode((place, self._place, method, path, scope.get("raw_path"), root))
+        return parts if len(parts) <= _SHORT else self._hash(parts)
 
     def key(self, scope: Scope, method: str, body: bytes | None) -> bytes | Reason:
         """The fingerprint's digest (16 bytes), or why there is none.
