@@ -188,7 +188,7 @@ class Body(Unseen, msgspec.Struct, eq=False):
         if self.chunks:
             self.base += len(self.chunks)
             self.chunks.clear()
-            self.budget.used -= self.held
+            self.budget.used -= self.total - self._freed
             self._freed = self.total
             if self._room is not None:
                 self._make_room()

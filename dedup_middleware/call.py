@@ -89,7 +89,9 @@ class Call:
         dedup = self.dedup
         rule = self.rule
         terms = Terms(float(rule.max_wait), rule.max_followers, rule.max_response_body, self.label)
-        flight = dedup.flights.open(loop, self.key, terms, self, listed=listed, runs_on=rule.stores)
+        flight = dedup.flights.open(
+            loop, self.key, terms, self, listed=listed, opened_at=dedup.clock(), runs_on=rule.stores
+        )
         if flight is None:
             return await self.alone("too-many-flights")
         telemetry, span = dedup.telemetry, None

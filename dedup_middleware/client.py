@@ -14,9 +14,7 @@ from .waiter import FlightAbandonedError
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-    from .core.answer import Answer
     from .core.decide import Consider
-    from .core.http import Headers
     from .settled import Settled
     from .waiter import Waiter
 
@@ -53,10 +51,17 @@ class Client:
             self.heard.append(message)
         await asyncio.get_running_loop().create_future()
 
-    async def send_head(self, head: Answer, pairs: Headers, line: bytes, *, shared: bool = False) -> None:
-        """Send these fields and Cache-Status; a 304 where a validator matches."""
-        headers = [*pairs, (b"cache-status", line)]
-        status = head.status
+    async def respond(self, waiter: Waiter, settled: Settled, line: bytes) -> None:
+        """Send what the waiter's flight brings, chunk by chunk as the app sent it, and this Cache-Status.
+
+        A 304 where a validator matches. A follower never gets the end of what is not whole.
+
+        Raises:
+            FlightAbandonedError, WaiterCutError, WaiterGoneError: as `Waiter.next`.
+        """
+        flight, body, send, head = waiter.flight, waiter.flight.body, self.send, settled.head
+        status, shared = head.status, not waiter.leader
+        headers = [*(head.shared if shared else head.headers), (b"cache-status", line)]
         if shared and head.age is None:
             headers.append((b"age", b"0"))
         if (
@@ -67,14 +72,10 @@ class Client:
             status = 304
             headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
         self.status, self.sent_head = status, True  # type: ignore[misc] # slots of the exchange
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        if status != head.status:
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def send_body(self, waiter: Waiter, settled: Settled, *, whole: bool = False) -> None:
-        """Send what comes, chunk by chunk as the app sent it; where it must be `whole`, never the end of a part."""
-        flight, send = waiter.flight, self.send
-        body, unsent = flight.body, self.status != settled.head.status
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        unsent = status != head.status
+        if unsent:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         while True:
             at = waiter.position - body.base
             if at >= len(body.chunks) or waiter.cut:
@@ -83,7 +84,7 @@ class Client:
                 at = waiter.position - body.base
             chunk = body.chunks[at]
             last = flight.complete and at + 1 == len(body.chunks)
-            if last and whole and settled.mangled:
+            if last and shared and settled.mangled:
                 raise FlightAbandonedError
             if not unsent:
                 await send({"type": "http.response.body", "body": chunk, "more_body": not last})

@@ -121,7 +121,8 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         self._work = work
         running = self._run(work)
         try:
-            task = self.loop.create_task(running)
+            # The loop would make up a name for it, which costs more than to give it one.
+            task = self.loop.create_task(running, name="dedup flight")
         except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises
             running.close()
             self._failed(error)
@@ -132,7 +133,14 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     async def _run(self, work: Work) -> None:
         try:
-            await work.run()
+            error_type: str | None = None
+            try:
+                work.done(await work.start())
+            except BaseException as error:
+                error_type = type(error).__qualname__
+                raise
+            finally:
+                work.over(error_type)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the leader's to raise: here it would end the loop
             self._failed(error)
         finally:
@@ -163,13 +171,15 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         """The head is known: those who wait for it go on."""
         self.head = head
         self.head_at = self.table.clock()
-        self._wake()
+        if self.asleep:
+            self._wake()
 
     def land(self, chunk: bytes) -> bool:
         """Add the last chunk at once; False where it has to wait for slow readers, as `write` does."""
         if self.body.keep(chunk):
             self.complete = True
-            self._finish()
+            if self.asleep or self._gone is not None:
+                self._finish()
         return self.complete
 
     async def write(self, chunk: bytes, *, last: bool) -> None:
@@ -242,11 +252,11 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     # -- who waits ----------------------------------------------------------------------------------------------
 
-    def board(self, *, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
+    def board(self, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
         """A new waiter; `listen` returns when its client has gone."""
-        context = None if listen is None else copy_context()
-        waiter = Waiter(self, leader, self.body.base, listen, context)
-        self.body.join(waiter)
+        body = self.body
+        waiter = Waiter(self, leader, body.base, listen, None if listen is None else copy_context())
+        body.join(waiter)
         if not leader:
             self.followers += 1
         if self.watching:
@@ -275,7 +285,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
         self.body.leave(waiter)
-        if self.complete or self.waiters or self.returned or self.runs_on:
+        if self.complete or self.body.readers or self.returned or self.runs_on:
             return
         self.close()
         if self._gone is not None:

@@ -82,14 +82,13 @@ class FlightTable:
         key: Key,
         terms: Terms,
         asked: Asked,
-        *,
+        opened_at: float,
         listed: bool,
         runs_on: bool = False,
         place: int | None = None,
     ) -> Flight | None:
-        """A new flight, or None where there are too many."""
-        clock = self.clock
-        body = Body(loop, clock, terms.max_bytes, self.budget)
+        """A new flight, or None where there are too many; `opened_at` is the clock's now."""
+        body = Body(loop, self.clock, terms.max_bytes, self.budget)
         with self.lock:
             if len(self.under_way) >= self.max_flights:
                 self._drop_dead_loops()
@@ -97,7 +96,7 @@ class FlightTable:
                     return None
             self.opened = number = self.opened + 1
             flight = Flight(
-                self, loop, key, terms, asked, number, clock(), loop.time(), body, listed, runs_on, place
+                self, loop, key, terms, asked, number, opened_at, loop.time(), body, listed, runs_on, place
             )
             self.under_way[number] = flight
             if listed:
@@ -162,13 +161,14 @@ class FlightTable:
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
+        number = flight.generation
         with self.lock:
             if flight.listed:
                 self._unlist(flight)
-            self.under_way.pop(flight.generation, None)
+            self.under_way.pop(number, None)
             if self._marks and not self.under_way:
                 self._marks.clear()
-            if flight.generation > self._indexed:
+            if number > self._indexed:
                 return
             for name in flight.names:
                 flights = self._by_name.get(name)

@@ -55,9 +55,8 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         line = wire.collapsed(reason, varied=varied, detail="stale-if-error" if stood_in else None)
         if exchange.plan.rule.cache_status_key:
             line = wire.named(line, settled.variant)
-        await exchange.send_head(settled.head, settled.head.shared, line, shared=True)
         try:
-            await exchange.send_body(waiter, settled, whole=True)
+            await exchange.respond(waiter, settled, line)
         except (FlightAbandonedError, WaiterCutError) as end:
             cut = isinstance(end, WaiterCutError)
             error = "SlowReader" if cut else flight.error_type or "IncompleteResponse"

@@ -7,7 +7,7 @@ settled on its head and stored only when it is whole.
 from __future__ import annotations
 
 from asyncio import Task
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from contextvars import Context
 from time import time
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -91,15 +91,15 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             rewind=rewind,
         )
 
-    async def run(self) -> None:
-        """Run the app to its end, background work included; then the flight is over."""
-        dedup, flight, plan = self.dedup, self.flight, self.plan
+    def start(self) -> Awaitable[None]:
+        """The app's call, to its end, background work included."""
+        dedup, flight = self.dedup, self.flight
         inside.set(flight)
         if dedup.events.heard:
             dedup.events.publish(
                 ExecutionStarted(
                     at=time(),
-                    rule=plan.label,
+                    rule=self.plan.label,
                     key=self.key.hex(),
                     flight=flight.generation,
                     method=self.method,
@@ -107,23 +107,25 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             )
         if flight.trace is not None:
             dedup.telemetry.enter(flight.trace.span)
-        error: str | None = None
-        try:
-            if self.stored is not None:
-                self.validation = self.app = self._validation_of(self.stored)
-            await self.app(self.scope, self._receive, self._send)
-            settled = self.settled
-            if settled is not None and not settled.says_nothing and flight.complete:
-                self._store()
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            if self._put is not None:  # stored early, and then the app's own end was an error
-                dedup.keeper.take_back(plan.ordinal, self._settled_now().variant, self._put)
-            raise
-        finally:
-            if self.validation is not None:
-                error = error or self.validation.failed
-            tell_execution(dedup, plan, flight, self.settled, self.method, error)
+        if self.stored is not None:
+            self.validation = self.app = self._validation_of(self.stored)
+        return self.app(self.scope, self._receive, self._send)
+
+    def done(self, _: None) -> None:
+        """The app has returned: what is whole is stored."""
+        settled = self.settled
+        if settled is not None and not settled.says_nothing and self.flight.complete:
+            self._store()
+
+    def over(self, error: str | None) -> None:
+        """Tell of it."""
+        if (
+            error is not None and self._put is not None
+        ):  # stored early, and then the app's own end was an error
+            self.dedup.keeper.take_back(self.plan.ordinal, self._settled_now().variant, self._put)
+        if self.validation is not None:
+            error = error or self.validation.failed
+        tell_execution(self.dedup, self.plan, self.flight, self.settled, self.method, error)
 
     @property
     def key(self) -> bytes:

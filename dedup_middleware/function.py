@@ -73,8 +73,8 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
     label: str
     flight: Flight
 
-    async def run(self) -> None:
-        """Call it; its value is the flight's head."""
+    def start(self) -> Awaitable[Any]:
+        """Its call."""
         dedup, flight, events = self.dedup, self.flight, self.dedup.events
         inside.set(flight)
         if flight.trace is not None:
@@ -85,21 +85,23 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
                     at=time.time(), rule=self.label, key=self.key.hex(), flight=flight.generation
                 )
             )
-        error: str | None = None
-        try:
-            value = await self.fn()
-            flight.complete = True
-            if self.rule.ttl:
-                self._store(value)
-            flight.close()
-            flight.open_head((value,))
-        except BaseException as failure:
-            error = type(failure).__qualname__
-            if flight.followers:
-                dedup.telemetry.failed("call", error, self.label, flight.followers, flight.trace)
-            raise
-        finally:
-            self._tell(error)
+        return self.fn()
+
+    def done(self, result: Any) -> None:
+        """Its value is the flight's head."""
+        flight = self.flight
+        flight.complete = True
+        if self.rule.ttl:
+            self._store(result)
+        flight.close()
+        flight.open_head((result,))
+
+    def over(self, error: str | None) -> None:
+        """Tell of it."""
+        flight = self.flight
+        if error is not None and flight.followers:
+            self.dedup.telemetry.failed("call", error, self.label, flight.followers, flight.trace)
+        self._tell(error)
 
     def _store(self, value: Any) -> None:
         dedup, flight, events = self.dedup, self.flight, self.dedup.events

@@ -32,7 +32,7 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
     error: BaseException | None = None
     lost: Exception | None = None
     why = reason
-    waiter = flight.board(leader=True, listen=exchange.listen)
+    waiter = flight.board(True, exchange.listen)
     try:
         flight.launch(forward)  # on board, and seen to wait: an eager task runs at once
         try:
@@ -43,10 +43,8 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
                 if settled.vary and len(exchange.led) <= MAX_TURNS and exchange.differs(settled):
                     _as_asked(exchange, settled)
                     return False
-                head = settled.head
-                await exchange.send_head(head, head.headers, _line(exchange, settled, forward, reason))
                 why = settled.passed or reason
-                await exchange.send_body(waiter, settled)
+                await exchange.respond(waiter, settled, _line(exchange, settled, forward, reason))
         except (WaiterGoneError, FlightAbandonedError, WaiterCutError):
             pass  # what the app did after that counts: below
         except Exception as failure:  # noqa: BLE001 - the server's send: its client has gone, the app goes on

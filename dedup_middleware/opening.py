@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def open_flight(
-    dedup: Dedup, plan: Consider, scope: Scope, key: bytes, loop: Loop, *, listed: bool, runs_on: bool
+    dedup: Dedup,
+    plan: Consider,
+    scope: Scope,
+    key: bytes,
+    loop: Loop,
+    now: float,
+    listed: bool,
+    runs_on: bool,
 ) -> Flight | None:
     """A flight for a request, with all that it depends on; None where there are too many."""
     return dedup.flights.open(
@@ -26,7 +33,8 @@ def open_flight(
         key,
         plan.terms,
         Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),
-        listed=listed,
-        runs_on=runs_on,
-        place=plan.place,
+        now,
+        listed,
+        runs_on,
+        plan.place,
     )

@@ -18,6 +18,8 @@ PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import ASGIApp, Message, Scope
 
     from .core.decide import Consider
@@ -41,7 +43,7 @@ def refresh(
     if now < stored.refresh_after or dedup.flights.find(asyncio.get_running_loop(), key) is not None:
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
-    flight = open_flight(dedup, plan, scope, key, asyncio.get_running_loop(), listed=True, runs_on=True)
+    flight = open_flight(dedup, plan, scope, key, asyncio.get_running_loop(), now, listed=True, runs_on=True)
     if flight is None:
         return
     method = scope["method"]
@@ -64,14 +66,17 @@ class _Refresh(Forward):
     on; so its app hears of it, and is cancelled, as when the last client has gone.
     """
 
-    async def run(self) -> None:
-        """Run the app; until it returns, however long that takes, it is not asked again, and then after a while."""
-        stored = cast("StoredResponse", self.stored)
-        stored.refresh_after = NEVER
+    def start(self) -> Awaitable[None]:
+        """The app's call; until it returns, however long that takes, it is not asked again, and then after a while."""
+        cast("StoredResponse", self.stored).refresh_after = NEVER
+        return super().start()
+
+    def over(self, error: str | None) -> None:
+        """Tell of it, and let others ask again."""
         try:
-            await super().run()
+            super().over(error)
         finally:
-            stored.refresh_after = self.dedup.clock() + PAUSE
+            cast("StoredResponse", self.stored).refresh_after = self.dedup.clock() + PAUSE
 
     def release(self) -> bool:
         """Help who has joined, or end it for nobody."""

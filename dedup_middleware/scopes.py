@@ -6,13 +6,12 @@ Law: what belongs to the flight stays there; a session is compared, never kept o
 from __future__ import annotations
 
 from itertools import count
-from operator import is_not
 from typing import TYPE_CHECKING, Any, Final
 
 from .core import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import MutableMapping
 
 _OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
 """What a flight's scope has of its own: never copied to the leader's."""
@@ -26,12 +25,9 @@ def copy_back(
 
     `given` is the app's `scope` as it was at first.
     """
-    found: Iterable[str] = (*scope,)[len(given) :]  # what is new stands last
-    if any(map(is_not, given.values(), scope.values())):
-        found = [name for name, value in scope.items() if given.get(name, _OWN) is not value]
-    for name in found:
-        if name not in _OWN:
-            leaders[name] = scope[name]
+    for name, value in scope.items():
+        if given.get(name, _OWN) is not value and name not in _OWN:
+            leaders[name] = value
 
 
 def session_content(scope: MutableMapping[str, Any]) -> bytes | None:

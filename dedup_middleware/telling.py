@@ -109,10 +109,11 @@ def tell_execution(
     error: str | None,
 ) -> None:
     """A forward that is over; `error` is what it failed with."""
-    telemetry, duration, trace = dedup.telemetry, dedup.clock() - flight.opened_at, flight.trace
-    telemetry.record_forward(duration, flight.followers, plan.label, method)
+    telemetry, followers, trace = dedup.telemetry, flight.followers, flight.trace
+    duration = dedup.clock() - flight.opened_at
+    telemetry.record_forward(duration, followers, plan.label, method)
     heard = dedup.events.heard
-    if not flight.followers and trace is None and not heard:
+    if not followers and trace is None and not heard:
         return  # nobody wants to know more
     status = 0 if settled is None else settled.answered or settled.head.status
     if error is None and (not flight.complete or (settled is not None and settled.mangled)):

@@ -31,15 +31,6 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 async def run(exchange: Exchange) -> None:
     """Answer the request."""
-    try:
-        await _answer(exchange)
-    except BaseException:
-        for led in exchange.led:  # one that it left for another variant may yet fail
-            led.disown()
-        raise
-
-
-async def _answer(exchange: Exchange) -> None:
     dedup, plan, method, holder = exchange.dedup, exchange.plan, exchange.method, current()
     if exchange.asked.no_store:
         await _alone(exchange, "no-store")
@@ -69,56 +60,61 @@ async def _answer(exchange: Exchange) -> None:
         exchange.alone = "nested"
     elif not plan.collapses:
         exchange.alone = "not-collapsed"
-    for turn in range(MAX_TURNS + 1):
-        alone = exchange.alone
-        if turn == MAX_TURNS:
-            alone = alone or "max-wait"
-        # One synchronous step: look up, look for a flight, or open one.
-        key, shown = exchange.key, _NOTHING
-        if dedup.variants.young or dedup.variants.old:
-            shown = dedup.variants.get(key) or _NOTHING
-            if shown:
-                key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
-        now, ask, stored = exchange.started, of_whole, None
-        if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
-            now = dedup.clock()
-            verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
-            if not isinstance(verdict, Ask):
-                await _answered(exchange, verdict, stored, now, key, shown)
+    try:
+        for turn in range(MAX_TURNS + 1):
+            alone = exchange.alone
+            if turn == MAX_TURNS:
+                alone = alone or "max-wait"
+            # One synchronous step: look up, look for a flight, or open one.
+            key, shown = exchange.key, _NOTHING
+            if dedup.variants.young or dedup.variants.old:
+                shown = dedup.variants.get(key) or _NOTHING
+                if shown:
+                    key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
+            now, ask, stored = exchange.started, of_whole, None
+            if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
+                now = dedup.clock()
+                verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
+                if not isinstance(verdict, Ask):
+                    await _answered(exchange, verdict, stored, now, key, shown)
+                    await hear_out(exchange)
+                    return
+                ask = of_whole if verdict is MISS else verdict
+                if ask.alone:
+                    alone = alone or ask.reason
+            if alone is None and (
+                dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
+            ):
+                alone = _marked(dedup, key, now)
+            flight = None if alone else dedup.flights.find(loop, key)
+            if flight is not None:
+                if await follow(exchange, flight, ask.reason, varied=bool(shown) and plan.rule.stores):
+                    await hear_out(exchange)
+                    return
+                continue
+            listed, runs_on = alone is None, method not in ("GET", "HEAD", "QUERY")
+            flight = open_flight(dedup, plan, exchange.scope, key, loop, now, listed, runs_on)
+            if flight is None:
+                await _alone(exchange, "too-many-flights")
                 await hear_out(exchange)
                 return
-            ask = of_whole if verdict is MISS else verdict
-            if ask.alone:
-                alone = alone or ask.reason
-        if alone is None and (
-            dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
-        ):
-            alone = _marked(dedup, key, now)
-        flight = None if alone else dedup.flights.find(loop, key)
-        if flight is not None:
-            if await follow(exchange, flight, ask.reason, varied=bool(shown) and plan.rule.stores):
-                await hear_out(exchange)
-                return
-            continue
-        runs_on = method not in ("GET", "HEAD", "QUERY")
-        flight = open_flight(dedup, plan, exchange.scope, key, loop, listed=alone is None, runs_on=runs_on)
-        if flight is None:
-            await _alone(exchange, "too-many-flights")
-            await hear_out(exchange)
-            return
-        try:
-            forward = _begin(exchange, flight, shown, stored)
-        except BaseException:  # what outer layers left there can't be looked at: nobody may wait for it
-            dedup.flights.forget(flight)
-            raise
-        reason = alone if alone is not None and ask.reason == "miss" else ask.reason
-        if holder is None:
-            done = await lead(exchange, flight, forward, reason)
-        else:
-            with waiting(holder, flight):
+            try:
+                forward = _begin(exchange, flight, shown, stored)
+            except BaseException:  # what outer layers left there can't be looked at: nobody may wait for it
+                dedup.flights.forget(flight)
+                raise
+            reason = alone if alone is not None and ask.reason == "miss" else ask.reason
+            if holder is None:
                 done = await lead(exchange, flight, forward, reason)
-        if done:
-            return
+            else:
+                with waiting(holder, flight):
+                    done = await lead(exchange, flight, forward, reason)
+            if done:
+                return
+    except BaseException:
+        for led in exchange.led:  # one that it left for another variant may yet fail
+            led.disown()
+        raise
     raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
 
 

@@ -5,12 +5,12 @@ Law: a flight knows no more of what it carries than this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -39,8 +39,15 @@ class Work:
 
     __slots__ = ()
 
-    async def run(self) -> None:
-        """Do it; what it raises ends the flight."""
+    def start(self) -> Awaitable[Any]:
+        """Begin it: what is to be awaited; what that raises ends the flight."""
+        raise NotImplementedError
+
+    def done(self, result: Any) -> None:
+        """It has returned that."""
+
+    def over(self, error: str | None) -> None:
+        """It has ended, if badly with an error of that type."""
 
     def outgrown(self) -> None:
         """The body can't be kept whole."""

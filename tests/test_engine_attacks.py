@@ -250,6 +250,20 @@ def test_a_head_that_comes_again_is_remembered_longer_than_others() -> None:
     assert answer._shapes.young[(b"ETag",)] is shape
 
 
+def test_media_types_are_remembered_but_for_long_ones_and_not_for_ever() -> None:
+    answer._types.clear()
+    for number in range(4 * answer._types.capacity):
+        for _ in range(2):
+            assert not answer.read_answer(200, [(b"content-type", b"a/%d" % number)], "GET").streams
+    assert len(answer._types) <= 2 * answer._types.capacity
+
+    for _ in range(2):
+        assert answer.read_answer(
+            200, [(b"content-type", b"text/event-stream;" + b"x" * 1000)], "GET"
+        ).streams
+    assert max(map(len, [*answer._types.young, *answer._types.old])) < 300
+
+
 async def test_a_body_shows_nothing_of_its_chunks() -> None:
     body = Body(asyncio.get_running_loop(), FakeClock(), 100, Budget(1000))
 

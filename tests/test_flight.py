@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -36,7 +36,14 @@ async def flight(table: FlightTable, virtual_time: VirtualTime) -> Flight:
 
 
 def opened(table: FlightTable, key: bytes) -> Flight:
-    flight = table.open(asyncio.get_running_loop(), key, Terms(30.0, 10, 1000), Nameless(), listed=True)
+    flight = table.open(
+        asyncio.get_running_loop(),
+        key,
+        Terms(30.0, 10, 1000),
+        Nameless(),
+        listed=True,
+        opened_at=table.clock(),
+    )
     assert flight is not None
     return flight
 
@@ -47,8 +54,8 @@ class Nameless:
 
 
 class Nothing(Work):
-    async def run(self) -> None:
-        return
+    def start(self) -> Awaitable[None]:
+        return nothing()
 
 
 class Helpless(Work):
@@ -57,8 +64,8 @@ class Helpless(Work):
     def __init__(self) -> None:
         self.end = asyncio.Event()
 
-    async def run(self) -> None:
-        await self.end.wait()
+    def start(self) -> Awaitable[object]:
+        return self.end.wait()
 
     def release(self) -> bool:
         raise OSError("no release")

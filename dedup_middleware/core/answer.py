@@ -40,6 +40,8 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 _SHAPE_NAMES, _SHAPE_BYTES = 64, 2048
 _Shape = tuple[int | None, int | None, tuple[tuple[int, bytes], ...]]
 """Where Content-Length and Content-Type stand, if once, and all else that is read."""
+_TYPE_BYTES: Final = 256
+_types: Final[Memo[bytes, bool]] = Memo(256)
 _shapes: Final[Memo[tuple[bytes, ...], _Shape]] = Memo(256)
 
 
@@ -92,8 +94,10 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     length_at, type_at, more = _shapes.young.get((*names,)) or _shape((*names,))
     if length_at is not None and method != "HEAD" and status not in (204, 304):
         answer.length = _length(headers[length_at][1])
-    if type_at is not None and _STREAMS.match(headers[type_at][1]) is not None:
-        answer.streams, answer.plain = True, False
+    if type_at is not None:
+        streams = _types.young.get(headers[type_at][1])
+        if streams or (streams is None and _streams(headers[type_at][1])):
+            answer.streams, answer.plain = True, False
     if more:
         dropped = _NOTHING
         for i, field in more:
@@ -101,6 +105,16 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
         if dropped:
             answer.shared = [pair for pair in headers if pair[0].lower() not in dropped]
     return answer
+
+
+def _streams(media_type: bytes) -> bool:
+    """Whether what is of this type has no end; remembered, for an app repeats its own."""
+    streams = _types.get(media_type)
+    if streams is None:
+        streams = _STREAMS.match(media_type) is not None
+        if len(media_type) <= _TYPE_BYTES:
+            _types.put(media_type, streams)
+    return streams
 
 
 def _length(value: bytes) -> int:
@@ -123,7 +137,7 @@ def _read(
         if method != "HEAD" and answer.status not in (204, 304):
             answer.length = _length(value) if answer.length in (None, _length(value)) else -1
     elif field == b"content-type":  # so, too
-        if _STREAMS.match(value) is not None:
+        if _streams(value):
             answer.streams, answer.plain = True, False
     else:
         answer.plain = False

@@ -55,7 +55,7 @@ _found: Final[Memo[tuple[str, ...], Shape]] = Memo(64)
 def shape_of(scope: Scope) -> Shape:
     """The shape of a scope."""
     keys = (*scope,)
-    shape = _found.get(keys)
+    shape = _found.young.get(keys) or _found.get(keys)
     if shape is None:
         special = tuple(sorted(name for name in keys if name in SPECIAL or name not in TARGET_KEYS))
         shape = Shape(_reader(keys), len(keys), special)

@@ -91,7 +91,8 @@ class Telemetry(Spans):
         key = (outcome, reason, label, method)
         tally = self.tallies.get(key) or self.tally(*key)
         tally.number += 1
-        tally.saved += saved
+        if saved:
+            tally.saved += saved
 
     def tally(self, outcome: Outcome, reason: Reason, label: str, method: str) -> Tally:
         """Where such requests are counted."""

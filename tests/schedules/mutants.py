@@ -138,7 +138,7 @@ def flights_leave_by_key() -> list[Patch]:
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
     old = "flight = open_flight("
-    return [_text(turns, "_answer", old, "await asyncio.sleep(0)\n        " + old)]
+    return _in(asgi, _text(turns, "run", old, "await asyncio.sleep(0)\n            " + old))
 
 
 def the_join_window_is_forgotten() -> list[Patch]:
@@ -229,7 +229,7 @@ def a_slow_reader_holds_up_all() -> list[Patch]:
 
 
 def bytes_are_not_given_back() -> list[Patch]:
-    return [_text(Body, "_release", "self.budget.used -= self.held", "pass")]
+    return [_text(Body, "_release", "self.budget.used -= self.total - self._freed", "pass")]
 
 
 # -- the store and invalidation -----------------------------------------------------------------------------------
