@@ -495,8 +495,9 @@ async def test_every_memo_is_bounded(make_dedup: Make) -> None:
         memo.capacity = 50
     for number in range(400):
         name = b"x-%d" % number
-        await get(app, f"/{number}", "QUERY", [(name, b"1"), JSON], body=b'{"a":%d}' % number)
-        await get(app, f"/{number}", headers=[(b"accept", b"%d" % number)])
+        for _ in range(2):  # what comes once is not remembered
+            await get(app, f"/{number}", "QUERY", [(name, b"1"), JSON], body=b'{"a":%d}' % number)
+            await get(app, f"/{number}", headers=[(b"accept", b"%d" % number)])
     for memo in memos:
         assert len(memo) <= 100
     assert len(plans) > 50, "they were in use"

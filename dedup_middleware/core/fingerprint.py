@@ -77,12 +77,12 @@ class Fingerprinter:
         # Whether a request's query and client are keyed as they stand, under this rule.
         self._keys_all = self.reading.keys_client and not self.reading.ignored_query
         seen = Seen() if seen is None else seen
-        self._digests, self._open = seen.digests, seen.open
+        self._seen, self._digests, self._open = seen, seen.digests, seen.open
         # Where nothing is stored, most requests come once. And as the last one was, the next one will be: with noise,
         # so that it never comes twice as it is; or without secrets, to be looked for as it came.
         self._remembers = rule.stores and self.reading.function is None
         self._repeats = False
-        self._is_open = False
+        self._is_open = True
         self._body_salt = hasher(canonical.encode(self.reading.ignored_body))
 
     def prefix(self, scope: Scope, method: str, place: int = 0) -> bytes:
@@ -133,9 +133,12 @@ class Fingerprinter:
                     key = self._open.get(request)
                 if key is not None:
                     return key
+                if not self._seen.comes_again(prefix, body, said[4]):
+                    return self._read(prefix, scope, body, shape, said)
             state = self._begin()
             state.update(canonical.encode((prefix, body, host, said[4:9])))
         except Exception:  # noqa: BLE001 - as in `_read`, which says what it is
+            self._is_open = False  # what can't be looked for as it came may still have a digest
             return self._read(prefix, scope, body, shape, said)
         seen = state.digest()
         found = self._digests.young.get(seen) or self._digests.get(seen)
@@ -148,6 +151,8 @@ class Fingerprinter:
         self, seen: bytes, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape, said: Said
     ) -> bytes | Reason:
         """The key of a request that was not found as the last one was."""
+        if not (self._is_open or self._seen.comes_again(prefix, body, said[4])):
+            return self._read(prefix, scope, body, shape, said)
         request: tuple[Any, ...] | None = None
         if is_open(said):
             client = said[9]

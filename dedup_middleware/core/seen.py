@@ -5,6 +5,7 @@ Law: it is the same only if all of it is equal; and what may hold a secret stand
 
 from __future__ import annotations
 
+from array import array
 from types import NoneType
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from .names import is_secret
 BY_DIGEST: Final = 4096
 AS_THEY_CAME: Final = 1024
 """Requests that are remembered, twice at most."""
+_TARGETS: Final = 4096
+"""Targets that came once."""
 _LARGEST: Final = 2048
 """Bytes of query, names and values of a request that is remembered as it came."""
 _MOST: Final = 32
@@ -35,12 +38,23 @@ _PLAIN: Final = b"=&-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 class Seen:
     """Keys by the keyed digest of all that was read of a request; of those without secrets, as they came.
 
-    To look there costs a digest less: it matters behind a server, where nothing is in the processor's cache.
+    To look there costs a digest less: it matters behind a server, where nothing is in the processor's cache. A request
+    is remembered when its target comes again: one that never does would only push others out.
     """
 
     def __init__(self) -> None:
         self.digests: Memo[bytes, bytes] = Memo(BY_DIGEST)
         self.open: Memo[tuple[Any, ...], bytes] = Memo(AS_THEY_CAME)
+        self._once = array("q", bytes(8 * _TARGETS))
+
+    def comes_again(self, prefix: bytes, body: bytes | None, query: object) -> bool:
+        """Whether a target has come before, as far as that is known: the last of each hash; from now on it has."""
+        target = hash((prefix, body, query if type(query) is bytes else None))
+        place = target % _TARGETS
+        if self._once[place] == target:
+            return True
+        self._once[place] = target
+        return False
 
 
 def is_open(said: tuple[Any, ...]) -> bool:
