@@ -5,6 +5,7 @@ Law: one outcome and one reason a request; Cache-Status and Age are the only fie
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 Outcome = Literal["hit", "stale", "revalidated", "collapsed", "forwarded", "bypassed"]
@@ -97,6 +98,13 @@ def forwarded(
     `varied` says that only another variant was stored; `status` is the app's where another one goes out, `ttl` the
     freshness that is left in seconds where it is stored; `key` is named where the rule asks for it.
     """
+    return named(_forwarded(reason, varied, status, None if ttl is None else int(ttl), detail), key)
+
+
+@lru_cache(maxsize=256)
+def _forwarded(
+    reason: Reason, varied: bool, status: int | None, ttl: int | None, detail: Reason | None
+) -> bytes:
     line = b"dedup; fwd=" + _because(reason, varied)
     if status is not None:
         line += b"; fwd-status=%d" % status
@@ -106,7 +114,7 @@ def forwarded(
         detail = reason
     if detail is not None:
         line += b"; detail=" + detail.encode()
-    return named(line, key)
+    return line
 
 
 def served(ttl: float, detail: Reason | None = None) -> bytes:
