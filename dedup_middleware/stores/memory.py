@@ -76,7 +76,8 @@ class MemoryStore:
             if now >= stored.expires + stored.kept:
                 self._expire(partition, key, stored)
             return None
-        stored.used = True
+        if not stored.used:
+            stored.used = True
         return stored
 
     def stale(self, partition: int, key: bytes, now: float) -> Stored | None:
