@@ -64,6 +64,10 @@ class Dedup(Engine):
 
         if type(enabled) is not bool:
             raise ConfigurationError("Dedup.enabled", enabled, "true or false")
+        if not callable(clock):
+            raise ConfigurationError(
+                "Dedup.clock", clock, "a function that gives seconds, as time.monotonic does"
+            )
         given, rest = config.checked_rules(rules), config.checked_default(default)
         check_names(given, rest)
         super().__init__(

@@ -329,6 +329,7 @@ def test_a_secret_is_never_shown(toml: Callable[[str], Path]) -> None:
         ({"default": Rule(invalidates=["a"])}, ["default", "safe"]),
         ({"enabled": "yes"}, ["enabled", "'yes'", "true or false"]),
         ({"enabled": 1}, ["enabled", "1", "true or false"]),
+        ({"clock": 3}, ["clock", "3", "time.monotonic"]),
         ({"records": "sqlite:///x.db"}, ["records", "sqlite:///x.db", "DEDUP_SECRET"]),
         ({"secret": ""}, ["secret", "not empty"]),
         ({"secret": 5}, ["secret", "not empty"]),

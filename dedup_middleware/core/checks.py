@@ -49,7 +49,9 @@ def duration(place: str, value: object, also: str = "") -> float:
     allowed = f'{also}0, seconds, or a text such as "5m"'
     seconds = value
     if isinstance(value, str) and _DURATION.fullmatch(value):
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+        parts = _DURATION_PART.findall(value)
+        if len({unit for _, unit in parts}) == len(parts):  # "5m5m" is a slip
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= _LONGEST:
         return float(seconds)
     too_long = isinstance(seconds, (int, float)) and seconds > _LONGEST
