@@ -106,6 +106,13 @@ def test_what_never_comes_twice_is_not_remembered() -> None:
     assert (len(seen.digests), len(seen.open)) == (0, 0)
 
 
+def test_a_line_of_more_than_a_name_and_a_value_is_read_as_it_was_at_first() -> None:
+    reader = Fingerprinter(Rule(ttl=60), 0, HASH)
+    scope = {**make_scope("/a"), "headers": [(b"host", b"h"), (b"accept", b"a", b"more")]}
+    assert len({reader.key(scope, "GET", None) for _ in range(5)}) == 1
+    assert isinstance(reader.key(scope, "GET", None), bytes)
+
+
 def test_a_repeat_is_known_without_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Fingerprinter(Rule(ttl=60), 0, HASH)
     keys = {reader.key(make_scope("/a"), "GET", None) for _ in range(3)}

@@ -65,7 +65,7 @@ def is_open(said: tuple[Any, ...]) -> bool:
     host = client[0] if client else None
     if not _TEXTS.issuperset(map(type, (scheme, version, host, *(server or ())))):
         return False
-    if {*map(type, headers)} != {tuple}:
+    if {*map(type, headers)} != {tuple} or {*map(len, headers)} != {2}:
         return False
     names, values = zip(*headers, strict=True)
     if {*map(type, names), *map(type, values)} != {bytes} or not _NO_SECRETS.issuperset(names):
