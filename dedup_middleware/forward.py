@@ -107,9 +107,10 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             )
         if flight.trace is not None:
             dedup.telemetry.enter(flight.trace.span)
+        app = self.app
         if self.stored is not None:
-            self.validation = self.app = self._validation_of(self.stored)
-        return self.app(self.scope, self._receive, self._send)
+            app = self.validation = self._validation_of(self.stored)
+        return app(self.scope, self._receive, self._send)
 
     def done(self, _: None) -> None:
         """The app has returned: what is whole is stored."""
@@ -119,12 +120,12 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
 
     def over(self, error: str | None) -> None:
         """Tell of it."""
-        if (
-            error is not None and self._put is not None
-        ):  # stored early, and then the app's own end was an error
+        if error is not None and self._put is not None:
+            # Stored early, and then the app's own end was an error.
             self.dedup.keeper.take_back(self.plan.ordinal, self._settled_now().variant, self._put)
         if self.validation is not None:
             error = error or self.validation.failed
+            self.validation = None  # they hold each other, and what was stored
         tell_execution(self.dedup, self.plan, self.flight, self.settled, self.method, error)
 
     @property

@@ -14,7 +14,7 @@ from dedup_middleware.exchange import Exchange
 from dedup_middleware.flight import Flight
 from dedup_middleware.forward import Forward
 
-from .kit import GatedApp, chunk, head, make_scope, settle
+from .kit import FakeClock, GatedApp, chunk, head, make_scope, settle
 
 
 def alive() -> dict[str, int]:
@@ -56,6 +56,21 @@ async def test_flights_that_are_over_are_not_kept_alive_by_cycles(new: Callable[
         await request(app, f"/kept/{number}")
         await asyncio.gather(*(request(app, f"/shared/{number}") for _ in range(3)))
     await asyncio.sleep(0)
+
+    assert new() <= 1, "at most what the event loop still has in its hand"
+
+
+@pytest.mark.parametrize("window", [0, 60], ids=["revalidated", "refreshed"])
+async def test_what_was_stored_is_not_kept_alive_by_the_flight_that_asked_for_it_anew(
+    new: Callable[[], int], window: int
+) -> None:
+    clock = FakeClock()
+    rule = Rule(ttl=1, stale_while_revalidate=window, stale_if_error=60)
+    app = DedupMiddleware(GatedApp(opened=True), default=rule, clock=clock)
+    for _ in range(20):
+        clock.advance(2)
+        await request(app, "/")
+        await settle()
 
     assert new() <= 1, "at most what the event loop still has in its hand"
 
