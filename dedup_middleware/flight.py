@@ -121,8 +121,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         self._work = work
         running = self._run(work)
         try:
-            # The loop would make up a name for it, which costs more than to give it one.
-            task = self.loop.create_task(running, name="dedup flight")
+            task = self.loop.create_task(running)
         except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises
             running.close()
             self._failed(error)
