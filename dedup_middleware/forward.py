@@ -154,7 +154,6 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
     def late(self) -> None:
         """The response is whole: it is stored before the app returns."""
         self._store()
-        self.flight.close()
 
     # -- what the app calls -------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Ruling:
         self._telemetry = telemetry
         self._max_bytes = max_bytes
         self._own: frozenset[str] = frozenset()
-        self._editions = 0
+        self._editions = self._forgotten = 0
         self._tallies: dict[tuple[str, str], dict[Reason, Tally]] = {}
         self._apply()
 
@@ -128,6 +128,7 @@ class Ruling:
 
     def forget(self) -> None:
         """Forget all plans."""
+        self._forgotten += 1
         self._tallies.clear()
         for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
             plans = held()
@@ -139,6 +140,7 @@ class Ruling:
         target = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
         if plans is None:
             plans = self.plans_at(place)
+        forgotten = self._forgotten
         plan = plans.get(target)
         if plan is None:
             plan = self.book.plan(scope, place)
@@ -152,6 +154,8 @@ class Ruling:
                     plan = structs.replace(plan, tally=tally)
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
                 plans.put(target, plan)
+                if self._forgotten != forgotten:  # by another thread, before this one was put
+                    plans.discard(target)
         return plan
 
     def _tally_of(self, plan: Plan, method: str) -> object:

@@ -610,7 +610,15 @@ def test_a_name_that_says_secret_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", "q page id name utm_source compass tokenize passenger author keyboard spin".split()
+    "name", "code ticket assertion SAMLRequest SAMLResponse saml_response SAMLart".split()
+)
+def test_what_a_sign_in_elsewhere_brings_back_is_secret(name: str) -> None:
+    assert is_secret(name)
+    assert not is_secret(f"country_{name}")
+
+
+@pytest.mark.parametrize(
+    "name", "q page id name utm_source compass tokenize passenger author keyboard spin ticket_id".split()
 )
 def test_other_names_say_no_secret(name: str) -> None:
     assert not is_secret(name)

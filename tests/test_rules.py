@@ -631,6 +631,27 @@ def test_a_plan_shows_nothing_of_the_path_that_it_is_for(make_dedup: Callable[..
     assert "secret" not in repr(plan)
 
 
+def test_a_plan_of_rules_that_change_meanwhile_is_not_remembered(
+    make_dedup: Callable[..., Dedup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dedup = make_dedup(Rule("/a", name="it", ttl=5))
+    remembered = dedup.plans_at(0)
+    book = dedup.book
+    planned = book.plan
+
+    def plan(scope: Any, place: int = 0) -> Any:
+        """Another thread is quicker."""
+        found = planned(scope, place)
+        monkeypatch.undo()
+        dedup.switch("it", on=False)
+        return found
+
+    monkeypatch.setattr(book, "plan", plan)
+    assert isinstance(dedup.plan(make_scope("/a")), Consider)
+    assert len(remembered) == 0
+    assert isinstance(dedup.plan(make_scope("/a")), Bypass)
+
+
 def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
     dedup = Dedup()
     memories = [dedup.plans_at(place) for place in range(200)]

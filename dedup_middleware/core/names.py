@@ -111,7 +111,9 @@ _SECRET = re.compile(
     r"(?:.*[-_.\[]|)(?:pass(?:word|wd|phrase|code)?|pwd|token|secret|api[-_]?key|auth|authorization|credentials?|"
     r"j?session(?:[-_]?id)?|phpsessid|sid|jwt|otp|pin|signature|sig|private[-_]?key|access[-_]?key|client[-_]?secret|"
     r"csrf|csrfmiddlewaretoken|xsrf|code[-_]?verifier|refresh|bearer|cvv|cvc|iban|ssn|card[-_]?number)"
-    r"(?:s|[0-9]*)(?:[-_.\]].*|)",
+    r"(?:s|[0-9]*)(?:[-_.\]].*|)|"
+    # What a sign-in elsewhere brings back; as part of a name these words mean much else.
+    r"code|ticket|assertion|saml[-_]?(?:request|response|art)",
     re.IGNORECASE | re.DOTALL,
 )
 _REMEMBERED: Final = 256
