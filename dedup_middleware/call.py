@@ -90,7 +90,7 @@ class Call:
         rule = self.rule
         terms = Terms(float(rule.max_wait), rule.max_followers, rule.max_response_body, self.label)
         flight = dedup.flights.open(
-            loop, self.key, terms, self, listed=listed, opened_at=dedup.clock(), runs_on=rule.stores
+            loop, self.key, terms, self, dedup.clock(), listed=listed, runs_on=rule.stores
         )
         if flight is None:
             return await self.alone("too-many-flights")

@@ -251,7 +251,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     # -- who waits ----------------------------------------------------------------------------------------------
 
-    def board(self, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
+    def board(self, *, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
         """A new waiter; `listen` returns when its client has gone."""
         body = self.body
         waiter = Waiter(self, leader, body.base, listen, None if listen is None else copy_context())

@@ -83,6 +83,7 @@ class FlightTable:
         terms: Terms,
         asked: Asked,
         opened_at: float,
+        *,
         listed: bool,
         runs_on: bool = False,
         place: int | None = None,
@@ -161,14 +162,13 @@ class FlightTable:
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
-        number = flight.generation
         with self.lock:
             if flight.listed:
                 self._unlist(flight)
-            self.under_way.pop(number, None)
+            self.under_way.pop(flight.generation, None)
             if self._marks and not self.under_way:
                 self._marks.clear()
-            if number > self._indexed:
+            if flight.generation > self._indexed:
                 return
             for name in flight.names:
                 flights = self._by_name.get(name)

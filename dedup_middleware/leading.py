@@ -32,7 +32,7 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
     error: BaseException | None = None
     lost: Exception | None = None
     why = reason
-    waiter = flight.board(True, exchange.listen)
+    waiter = flight.board(leader=True, listen=exchange.listen)
     try:
         flight.launch(forward)  # on board, and seen to wait: an eager task runs at once
         try:

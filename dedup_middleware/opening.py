@@ -24,6 +24,7 @@ def open_flight(
     key: bytes,
     loop: Loop,
     now: float,
+    *,
     listed: bool,
     runs_on: bool,
 ) -> Flight | None:
@@ -34,7 +35,7 @@ def open_flight(
         plan.terms,
         Caller(scope["headers"], scope["path"], scope.get("client"), plan.tags),
         now,
-        listed,
-        runs_on,
-        plan.place,
+        listed=listed,
+        runs_on=runs_on,
+        place=plan.place,
     )

@@ -92,8 +92,10 @@ async def run(exchange: Exchange) -> None:
                     await hear_out(exchange)
                     return
                 continue
-            listed, runs_on = alone is None, method not in ("GET", "HEAD", "QUERY")
-            flight = open_flight(dedup, plan, exchange.scope, key, loop, now, listed, runs_on)
+            runs_on = method not in ("GET", "HEAD", "QUERY")
+            flight = open_flight(
+                dedup, plan, exchange.scope, key, loop, now, listed=alone is None, runs_on=runs_on
+            )
             if flight is None:
                 await _alone(exchange, "too-many-flights")
                 await hear_out(exchange)
