@@ -134,7 +134,7 @@ class DedupMiddleware:
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
         plan = self._plans.young.get(said[:4]) or dedup.plan(scope, self._place, self._plans)
-        if isinstance(plan, Bypass):
+        if type(plan) is Bypass:  # a struct's isinstance asks its metaclass
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
             elif dedup.telemetry.tracer(dedup.clock()) is not None:

@@ -21,6 +21,8 @@ from .core.unseen import Unseen
 from .waiter import Waiter
 from .work import Asked, Terms, Work
 
+NAME: Final = "dedup_middleware flight"
+"""What the task of a flight is called."""
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
 BACKGROUND: Final = 0.2
@@ -121,7 +123,10 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
         self._work = work
         running = self._run(work)
         try:
-            task = self.loop.create_task(running)
+            if self.loop.get_task_factory() is None:
+                task = self.loop.create_task(running, name=NAME)  # a number costs more than the task
+            else:  # which need not know of names
+                task = self.loop.create_task(running)
         except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises
             running.close()
             self._failed(error)

@@ -206,7 +206,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             outgrown.discard(settled.variant)
         if (
             settled.says_nothing
-            or not isinstance(settled.settlement, Keep)
+            or type(settled.settlement) is not Keep
             or settled.mangled
             or not flight.body.keeping
         ):
@@ -217,7 +217,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         settled, flight, dedup = self._settled_now(), self.flight, self.dedup
         if (
             self._put is not None
-            or not isinstance(settled.settlement, Keep)
+            or type(settled.settlement) is not Keep
             or not flight.body.keeping
             or settled.mangled
             or session_content(self.leader_scope) != self.session

@@ -66,12 +66,12 @@ def open_head(forward: Forward, message: Message) -> None:
     elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
         settlement = Pass("vary")
     settled = Settled(head, settlement, forward.shown, forward.key)
-    if isinstance(settlement, Pass):
+    if type(settlement) is Pass:  # a struct's isinstance asks its metaclass
         _pass(forward, settled, settlement.reason)
     else:
         if dedup.passes.young or dedup.passes.old:
             dedup.passes.discard(settled.variant)
-        if forward.shown or not head.plain or isinstance(settlement, Keep):
+        if forward.shown or not head.plain or type(settlement) is Keep:
             _share(forward, settled, settlement)
         else:
             settled.says_nothing = validation is None

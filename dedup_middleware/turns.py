@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .flight import Flight
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_TURNS: Final = (*range(MAX_TURNS + 1),)
 
 
 async def run(exchange: Exchange) -> None:
@@ -61,7 +62,7 @@ async def run(exchange: Exchange) -> None:
     elif not plan.collapses:
         exchange.alone = "not-collapsed"
     try:
-        for turn in range(MAX_TURNS + 1):
+        for turn in _TURNS:
             alone = exchange.alone
             if turn == MAX_TURNS:
                 alone = alone or "max-wait"

@@ -43,6 +43,8 @@ _Shape = tuple[int | None, int | None, tuple[tuple[int, bytes], ...]]
 _TYPE_BYTES: Final = 256
 _types: Final[Memo[bytes, bool]] = Memo(256)
 _shapes: Final[Memo[tuple[bytes, ...], _Shape]] = Memo(256)
+_LENGTH_DIGITS: Final = 20
+_lengths: Final[Memo[bytes, int]] = Memo(1024)
 
 
 class Answer(Unseen, msgspec.Struct, eq=False):
@@ -93,7 +95,8 @@ def read_answer(status: int, pairs: Iterable[Iterable[bytes]], method: str) -> A
     answer = Answer(status, headers, headers)
     length_at, type_at, more = _shapes.young.get((*names,)) or _shape((*names,))
     if length_at is not None and method != "HEAD" and status not in (204, 304):
-        answer.length = _length(headers[length_at][1])
+        length = _lengths.young.get(headers[length_at][1])
+        answer.length = _length(headers[length_at][1]) if length is None else length
     if type_at is not None:
         streams = _types.young.get(headers[type_at][1])
         if streams or (streams is None and _streams(headers[type_at][1])):
@@ -118,7 +121,13 @@ def _streams(media_type: bytes) -> bool:
 
 
 def _length(value: bytes) -> int:
-    return int(value) if value.isdigit() and len(value) < 20 else -1
+    """What a Content-Length says, -1 for what is no number; remembered, for an app repeats its own."""
+    length = _lengths.get(value)
+    if length is None:
+        length = int(value) if value.isdigit() and len(value) < _LENGTH_DIGITS else -1
+        if len(value) < _LENGTH_DIGITS:
+            _lengths.put(value, length)
+    return length
 
 
 def _read(

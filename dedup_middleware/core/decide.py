@@ -6,7 +6,7 @@ Law: pure; each answer is one of a closed union of small frozen structs, and eve
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 
@@ -29,6 +29,7 @@ _BAD_RAW_PATH = re.compile(
 _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 
 
+@final
 class Bypass(msgspec.Struct, frozen=True):
     """The request goes to the app by itself.
 
@@ -44,6 +45,7 @@ class Bypass(msgspec.Struct, frozen=True):
     tally: Any = None
 
 
+@final
 class Consider(Unseen, msgspec.Struct, frozen=True):
     """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
 

@@ -5,7 +5,7 @@ Law: pure; a closed union of small frozen structs; what a response forbids, no r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
@@ -37,6 +37,7 @@ REVALIDATABLE: Final = 3600.0
 """Seconds for which a stale response is kept to be revalidated, or for requests that say max-stale."""
 
 
+@final
 class Keep(msgspec.Struct, frozen=True):
     """All who wait may use the response, and it may be stored.
 
@@ -59,6 +60,7 @@ class Keep(msgspec.Struct, frozen=True):
     late: float = 0.0
 
 
+@final
 class ShareOnly(msgspec.Struct, frozen=True):
     """All who wait may use the response, without the fields that are `stripped`; it is not stored."""
 
@@ -66,6 +68,7 @@ class ShareOnly(msgspec.Struct, frozen=True):
     stripped: frozenset[bytes] = _NONE
 
 
+@final
 class Pass(msgspec.Struct, frozen=True):
     """Only the request that led may use the response."""
 
