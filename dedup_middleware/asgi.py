@@ -176,7 +176,9 @@ class DedupMiddleware:
         now = dedup.clock()
         if plan.heeds and (asked := wants(scope["headers"])) is not NOTHING_WANTED:
             method = scope["method"]
-            await run(Exchange(dedup, self.app, plan, method, scope, receive, send, base, raw, now, asked))
+            await run(
+                Exchange(dedup, self.app, plan, method, scope, receive, send, base, raw, now, shape, asked)
+            )
             return
         stored: StoredResponse | None = None
         if plan.stores:
@@ -202,7 +204,9 @@ class DedupMiddleware:
                 if now >= stored.refresh_at:
                     self._refresh(plan, scope, key, base, raw, stored)
             return
-        await run(Exchange(dedup, self.app, plan, scope["method"], scope, receive, send, base, raw, now))
+        await run(
+            Exchange(dedup, self.app, plan, scope["method"], scope, receive, send, base, raw, now, shape)
+        )
 
     def _refresh(
         self, plan: Consider, scope: Scope, key: bytes, base: bytes, raw: bytes | None, stored: StoredResponse

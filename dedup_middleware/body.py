@@ -5,13 +5,11 @@ Law: what is held for readers is bounded; a slow one holds up others only for so
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
-
-from .core.unseen import Unseen
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
 
 STALL: Final = 10.0
 """Seconds without progress after which a reader that holds up others is cut."""
@@ -56,29 +54,31 @@ class Reader(Protocol):
     cut: bool
 
 
-class Body(Unseen, msgspec.Struct, eq=False):
-    """Chunks from `base` on.
+class Body:
+    """Chunks from `base` on: what a flight holds, which has these fields.
 
     While it is `keeping` it keeps all of them, up to the limit in bytes; after that only what someone has yet to
-    read, and the writer waits for the slowest.
+    read, and the writer waits for the slowest. Where readers stand (`_places`), and since when each chunk waits for the
+    slowest (`_added_at`), is counted from then on. Nothing is added or stored any more when the work has `returned`.
     """
 
+    if not TYPE_CHECKING:  # mypy would look for the fields here
+        __slots__ = ()
     loop: asyncio.AbstractEventLoop
     clock: Callable[[], float]
     limit: int
     budget: Budget
-    chunks: list[bytes] = []
-    readers: set[Any] = set()
-    base: int = 0
-    total: int = 0
-    keeping: bool = True
-    _room: asyncio.Future[None] | None = None
-    # Where readers stand, and since when each chunk waits for the slowest: counted from when it no longer keeps all.
-    _places: dict[int, int] = {}
-    _added_at: list[float] = []
-    _held_for: float = 0.0
-    _freed: int = 0
-    _over: bool = False
+    chunks: list[bytes]
+    readers: set[Any]
+    base: int
+    total: int
+    keeping: bool
+    returned: bool
+    _room: asyncio.Future[None] | None
+    _places: dict[int, int]
+    _added_at: list[float]
+    _held_for: float
+    _freed: int
 
     def keep(self, chunk: bytes) -> bool:
         """Add a chunk at once; False where it can't be kept: too many bytes, too many chunks, or no budget."""
@@ -107,9 +107,6 @@ class Body(Unseen, msgspec.Struct, eq=False):
         self.total += size
         self.budget.used += size  # as above
 
-    def __getitem__(self, position: int) -> bytes:
-        return self.chunks[position - self.base]
-
     @property
     def held(self) -> int:
         """Bytes held now."""
@@ -136,9 +133,8 @@ class Body(Unseen, msgspec.Struct, eq=False):
 
     def end_of_work(self) -> None:
         """Nothing will be added or stored any more."""
-        self._over = True
         if not self.readers:
-            self._release()
+            self._let_go()
         elif self.total > SPENT_LIMIT:
             self.stop_keeping()
 
@@ -165,8 +161,8 @@ class Body(Unseen, msgspec.Struct, eq=False):
         """The reader needs nothing any more."""
         if reader in self.readers:
             self.readers.discard(reader)
-            if not self.readers and (self._over or not self.keeping):
-                self._release()
+            if not self.readers and (self.returned or not self.keeping):
+                self._let_go()
             elif not self.keeping:
                 self._leave_place(reader.position)
 
@@ -180,7 +176,7 @@ class Body(Unseen, msgspec.Struct, eq=False):
             if place == self.base:
                 self._trim()
 
-    def _release(self) -> None:
+    def _let_go(self) -> None:
         """Nobody reads: hold nothing."""
         if not self.keeping:
             self._places.clear()

@@ -59,7 +59,7 @@ class Client:
         Raises:
             FlightAbandonedError, WaiterCutError, WaiterGoneError: as `Waiter.next`.
         """
-        flight, body, send, head = waiter.flight, waiter.flight.body, self.send, settled.head
+        flight, send, head = waiter.flight, self.send, settled.head
         status, shared = head.status, not waiter.leader
         headers = [*(head.shared if shared else head.headers), (b"cache-status", line)]
         if shared and head.age is None:
@@ -77,17 +77,17 @@ class Client:
         if unsent:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         while True:
-            at = waiter.position - body.base
-            if at >= len(body.chunks) or waiter.cut:
+            at = waiter.position - flight.base
+            if at >= len(flight.chunks) or waiter.cut:
                 if await waiter.next() is None:
                     return
-                at = waiter.position - body.base
-            chunk = body.chunks[at]
-            last = flight.complete and at + 1 == len(body.chunks)
+                at = waiter.position - flight.base
+            chunk = flight.chunks[at]
+            last = flight.complete and at + 1 == len(flight.chunks)
             if last and shared and settled.mangled:
                 raise FlightAbandonedError
             if not unsent:
                 await send({"type": "http.response.body", "body": chunk, "more_body": not last})
-            body.advance(waiter)
+            flight.advance(waiter)
             if last:
                 return

@@ -15,6 +15,7 @@ from .client import Client
 from .core.assess import NOTHING_WANTED, Wants, is_enough
 from .core.decide import Consider
 from .core.settle import Keep
+from .core.shape import NO_SHAPE, Shape
 from .core.status import Reason
 from .core.unseen import Unseen
 from .dedup import Dedup
@@ -29,9 +30,9 @@ class Exchange(Client, Unseen, msgspec.Struct, eq=False):
     """One request's conversation with the table, its flights and its own client.
 
     `method` is the one it came with, for apps write into scopes; `key` is its fingerprint, before variants are told
-    apart, `started` when it came, `asked` what it wants of a stored response, `tracer` who records its spans. `led` are
-    the flights that it opened; `alone` is why it waits for no other one any more, `gave_up` says that it has waited for
-    one in vain.
+    apart, `started` when it came, `shape` its scope's then, `asked` what it wants of a stored response, `tracer` who
+    records its spans. `led` are the flights that it opened; `alone` is why it waits for no other one any more,
+    `gave_up` says that it has waited for one in vain.
     """
 
     dedup: Dedup
@@ -44,6 +45,7 @@ class Exchange(Client, Unseen, msgspec.Struct, eq=False):
     key: bytes
     body: bytes | None
     started: float
+    shape: Shape = NO_SHAPE
     asked: Wants = NOTHING_WANTED
     tracer: Tracer | None = None
     started_ns: int = 0

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from .body import Body
+from .body import Body, Budget
 from .core.unseen import Unseen
 from .waiter import Waiter
 from .work import Asked, Terms, Work
@@ -35,8 +35,6 @@ Loop = asyncio.AbstractEventLoop
 class Table(Protocol):
     """What a flight asks of the table that knows it."""
 
-    clock: Callable[[], float]
-
     def leave(self, flight: Flight) -> None:
         """Newcomers no longer find the flight."""
 
@@ -44,7 +42,7 @@ class Table(Protocol):
         """The flight is over."""
 
 
-class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
+class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     """One forward: its head and body as they come, and those who wait for them.
 
     `current` turns False when an invalidation concerns the flight: newcomers open another one, and its result is
@@ -61,10 +59,17 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     generation: int
     opened_at: float
     started: float
-    body: Body
+    clock: Callable[[], float]
+    limit: int
+    budget: Budget
     listed: bool
     runs_on: bool
     place: int | None
+    chunks: list[bytes] = []
+    readers: set[Waiter] = set()
+    base: int = 0
+    total: int = 0
+    keeping: bool = True
     asleep: set[Waiter] = set()
     callers: list[Any] = []
     waits_for: list[Flight] = []
@@ -90,6 +95,11 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     _is_late: bool = False
     _gone: asyncio.Event | None = None
     _returns: tuple[asyncio.Future[None], ...] = ()
+    _room: asyncio.Future[None] | None = None
+    _places: dict[int, int] = {}
+    _added_at: list[float] = []
+    _held_for: float = 0.0
+    _freed: int = 0
 
     @property
     def label(self) -> str:
@@ -104,7 +114,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     @property
     def waiters(self) -> set[Waiter]:
         """Those who wait for it: the readers of its body."""
-        return self.body.readers
+        return self.readers
 
     @property
     def names(self) -> set[str]:
@@ -168,19 +178,19 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
             self._finish()
         for future in self._returns:
             _release_future(future)
-        self.body.end_of_work()
+        self.end_of_work()
         self.task = self._work = None  # no cycle may keep the body alive until the collector comes by
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
         self.head = head
-        self.head_at = self.table.clock()
+        self.head_at = self.clock()
         if self.asleep:
             self._wake()
 
     def land(self, chunk: bytes) -> bool:
         """Add the last chunk at once; False where it has to wait for slow readers, as `write` does."""
-        if self.body.keep(chunk):
+        if self.keep(chunk):
             self.complete = True
             if self.asleep or self._gone is not None:
                 self._finish()
@@ -188,13 +198,12 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     async def write(self, chunk: bytes, *, last: bool) -> None:
         """Add a chunk; it may wait for slow readers."""
-        body = self.body
-        if not body.keep(chunk):
-            if body.keeping:
+        if not self.keep(chunk):
+            if self.keeping:
                 self.stop_keeping()
-                if self._work is not None and not body.budget.spent:
+                if self._work is not None and not self.budget.spent:
                     self._work.outgrown()
-            await body.add(chunk)
+            await self.add(chunk)
         if last:
             self.complete = True
             self._finish()
@@ -206,7 +215,7 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
     def stop_keeping(self) -> None:
         """No newcomers, nothing to store: hold only what someone has yet to read."""
         self.close()
-        self.body.stop_keeping()
+        super().stop_keeping()
 
     def close(self) -> None:
         """Take no more followers, and leave the table."""
@@ -258,9 +267,8 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def board(self, *, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
         """A new waiter; `listen` returns when its client has gone."""
-        body = self.body
-        waiter = Waiter(self, leader, body.base, listen, None if listen is None else copy_context())
-        body.join(waiter)
+        waiter = Waiter(self, leader, self.base, listen, None if listen is None else copy_context())
+        self.join(waiter)
         if not leader:
             self.followers += 1
         if self.watching:
@@ -288,8 +296,8 @@ class Flight(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
-        self.body.leave(waiter)
-        if self.complete or self.body.readers or self.returned or self.runs_on:
+        self.leave(waiter)
+        if self.complete or self.readers or self.returned or self.runs_on:
             return
         self.close()
         if self._gone is not None:

@@ -10,7 +10,7 @@ import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from .body import Body, Budget
+from .body import Budget
 from .flight import Flight, Key, Loop
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class FlightTable:
         place: int | None = None,
     ) -> Flight | None:
         """A new flight, or None where there are too many; `opened_at` is the clock's now."""
-        body = Body(loop, self.clock, terms.max_bytes, self.budget)
         lock = self.lock
         lock.acquire()  # `with` takes twice as long
         try:
@@ -99,7 +98,20 @@ class FlightTable:
                     return None
             self.opened = number = self.opened + 1
             flight = Flight(
-                self, loop, key, terms, asked, number, opened_at, loop.time(), body, listed, runs_on, place
+                self,
+                loop,
+                key,
+                terms,
+                asked,
+                number,
+                opened_at,
+                loop.time(),
+                self.clock,
+                terms.max_bytes,
+                self.budget,
+                listed,
+                runs_on,
+                place,
             )
             self.under_way[number] = flight
             if listed:

@@ -19,6 +19,7 @@ from .core.assess import NOTHING_WANTED, Wants, stands_in
 from .core.decide import Consider
 from .core.http import StoredResponse
 from .core.settle import Keep
+from .core.shape import NO_SHAPE, Shape
 from .core.sight import visible
 from .core.unseen import Unseen
 from .dedup import Dedup
@@ -60,6 +61,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
     unread: bytes | None
     stored: StoredResponse | None = None
     asked: Wants = NOTHING_WANTED
+    shape: Shape = NO_SHAPE
     scope: MutableMapping[str, Any] = {}
     given: dict[str, Any] = {}
     settled: Settled | None = None
@@ -71,7 +73,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
 
     def __post_init__(self) -> None:
         """See what the app will, as it is asked now: the leader's scope may change when its call is cancelled."""
-        self.scope = visible(self.plan.fingerprints.reading, self.leader_scope, self.shown)
+        self.scope = visible(self.plan.fingerprints.reading, self.leader_scope, self.shown, self.shape)
         self.given = dict(self.scope)
         if "session" in self.leader_scope:
             self.session = session_content(self.leader_scope)
@@ -184,7 +186,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 await flight.write(chunk, last=False)
                 return
             length = settled.head.length
-            if length is not None and flight.body.total + len(chunk) != length:
+            if length is not None and flight.total + len(chunk) != length:
                 settled.mangled = True
             if not flight.land(chunk):
                 await flight.write(chunk, last=True)
@@ -198,17 +200,13 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         flight, dedup = self.flight, self.dedup
         outgrown = dedup.outgrown
         flight.took = dedup.clock() - flight.opened_at
-        if (
-            (outgrown.young or outgrown.old)
-            and not settled.mangled
-            and flight.body.total <= flight.body.limit
-        ):
+        if (outgrown.young or outgrown.old) and not settled.mangled and flight.total <= flight.limit:
             outgrown.discard(settled.variant)
         if (
             settled.says_nothing
             or type(settled.settlement) is not Keep
             or settled.mangled
-            or not flight.body.keeping
+            or not flight.keeping
         ):
             flight.joinable = False
 
@@ -218,7 +216,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         if (
             self._put is not None
             or type(settled.settlement) is not Keep
-            or not flight.body.keeping
+            or not flight.keeping
             or settled.mangled
             or session_content(self.leader_scope) != self.session
         ):

@@ -17,6 +17,7 @@ from .core.unseen import Unseen
 from .events import ExecutionCompleted, ExecutionStarted, ResponseStored, tags_in
 from .flight import Flight
 from .nesting import inside
+from .telemetry import where
 from .work import Work
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
     def _tell(self, error: str | None) -> None:
         dedup, flight = self.dedup, self.flight
         seconds = dedup.clock() - flight.opened_at
-        dedup.telemetry.record_forward(seconds, flight.followers, self.label, "")
+        dedup.telemetry.record_forward(seconds, flight.followers, where(self.label, ""))
         if dedup.events.heard:
             dedup.events.publish(
                 ExecutionCompleted(

@@ -91,9 +91,9 @@ def open_head(forward: Forward, message: Message) -> None:
 def _settle(forward: Forward, head: Answer) -> Settlement:
     plan, method = forward.plan, forward.method
     if head.plain and plan.plain is not None and (head.length or 0) <= plan.rule.max_response_body:
-        known = plan.plain.get((method, head.status))
+        known = plan.plain.get(head.status)
         if known is None:
-            known = plan.plain[method, head.status] = settle(plan.rule, method, head)
+            known = plan.plain[head.status] = settle(plan.rule, method, head)
         return known
     dedup, scope, flight = forward.dedup, forward.leader_scope, forward.flight
     delay = dedup.clock() - flight.opened_at

@@ -99,7 +99,7 @@ def under_way(flights: Iterable[Flight], now: float) -> list[UnderWay]:
             seconds=now - flight.opened_at,
             waiters=len(flight.waiters),
             followers=flight.followers,
-            bytes=flight.body.total,
+            bytes=flight.total,
             landed=flight.complete,
             current=flight.current,
             trace_id=flight.trace_id,

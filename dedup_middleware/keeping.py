@@ -94,7 +94,7 @@ def to_store(
     dedup: Dedup, rule: Rule, flight: Flight, answer: Answer, keep: Keep, variant: bytes, route: str | None
 ) -> StoredResponse:
     """A flight's whole response as the store has it."""
-    body, trace, came = flight.body.whole(), flight.trace, flight.head_at or flight.opened_at
+    body, trace, came = flight.whole(), flight.trace, flight.head_at or flight.opened_at
     headers = answer.shared
     if answer.age is not None:  # told anew with each hit
         headers = [pair for pair in headers if pair[0].lower() != b"age"]

@@ -16,6 +16,7 @@ from .core.memo import Memo
 from .core.rules import Rule
 from .function import PARTITION
 from .stores.memory import Bounds
+from .telemetry import where
 from .work import Terms
 
 if TYPE_CHECKING:
@@ -149,7 +150,12 @@ class Ruling:
             else:
                 tally = self._tally_of(plan, scope["method"])
                 if isinstance(plan, Consider):
-                    plan = structs.replace(plan, tally=tally, terms=self.terms[plan.ordinal])
+                    plan = structs.replace(
+                        plan,
+                        tally=tally,
+                        terms=self.terms[plan.ordinal],
+                        where=where(plan.label, scope["method"]),
+                    )
                 else:
                     plan = structs.replace(plan, tally=tally)
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
@@ -166,6 +172,7 @@ class Ruling:
                 tallies = {
                     reason: self._telemetry.tally("hit", reason, plan.label, method) for reason in reasons
                 }
+                tallies["miss"] = self._telemetry.tally("forwarded", "miss", plan.label, method)
                 self._tallies[plan.label, method] = tallies
             return tallies
         return self._telemetry.tally("bypassed", plan.reason, plan.label, method)

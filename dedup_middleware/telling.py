@@ -51,7 +51,10 @@ def tell_request(
     if outcome == "collapsed":
         seconds = _tell_collapsed(exchange, reason, flight)
         saved = seconds[1][1]
-    telemetry.count(outcome, reason, label, exchange.method, saved)
+    if outcome == "forwarded" and reason == "miss":
+        exchange.plan.tally[reason].number += 1
+    else:
+        telemetry.count(outcome, reason, label, exchange.method, saved)
     if exchange.tracer is None:
         return
     trace: Trace | None = flight.trace
@@ -111,7 +114,7 @@ def tell_execution(
     """A forward that is over; `error` is what it failed with."""
     telemetry, followers, trace = dedup.telemetry, flight.followers, flight.trace
     duration = dedup.clock() - flight.opened_at
-    telemetry.record_forward(duration, followers, plan.label, method)
+    telemetry.record_forward(duration, followers, plan.where)
     heard = dedup.events.heard
     if not followers and trace is None and not heard:
         return  # nobody wants to know more
@@ -130,7 +133,7 @@ def tell_execution(
                 flight=flight.generation,
                 duration=duration,
                 followers=flight.followers,
-                bytes=flight.body.total,
+                bytes=flight.total,
                 method=method,
                 status=status,
                 error=failure,

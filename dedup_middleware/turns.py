@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from .bypass import bypass
 from .core.assess import MISS, Ask, Refuse, Serve
+from .core.shape import NO_SHAPE
 from .following import follow
 from .forward import Forward
 from .incoming import again, replay
@@ -74,7 +75,7 @@ async def run(exchange: Exchange) -> None:
                     key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
             now, ask, stored = exchange.started, of_whole, None
             if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
-                now = dedup.clock()
+                now, exchange.shape = dedup.clock(), NO_SHAPE  # who has waited may find another scope
                 verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
                 if not isinstance(verdict, Ask):
                     await _answered(exchange, verdict, stored, now, key, shown)
@@ -173,6 +174,7 @@ def _begin(
         exchange.body or b"",
         stored,
         exchange.asked,
+        exchange.shape,
     )
 
 

@@ -9,26 +9,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from .core.unseen import Unseen
-
-if TYPE_CHECKING:
-    from .body import Body
 
 
 class Awaited(Protocol):
     """What a waiter asks of its flight."""
 
     loop: asyncio.AbstractEventLoop
-    body: Body
+    chunks: list[bytes]
+    base: int
     head: Any
     complete: bool
     released: bool
     returned: bool
     asleep: set[Waiter]
+
+    @property
+    def end(self) -> int:
+        """The place after the last chunk."""
+
+    def advance(self, reader: Waiter) -> None:
+        """The reader has used its chunk."""
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
@@ -93,12 +98,12 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
             FlightAbandonedError: when the forward ended before its body did.
             WaiterGoneError, WaiterCutError: when the client has left, or was too slow.
         """
-        flight, body = self.flight, self.flight.body
+        flight = self.flight
         while True:
             if self.cut:
                 raise WaiterCutError
-            if self.position < body.end:
-                return body[self.position]
+            if self.position < flight.end:
+                return flight.chunks[self.position - flight.base]
             if flight.complete:
                 return None
             if flight.returned:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 from dedup_middleware.core.status import OUTCOMES
+from dedup_middleware.flight import Flight
+from dedup_middleware.flights import FlightTable
+from dedup_middleware.work import Terms
 
 Message = MutableMapping[str, Any]
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -26,6 +30,25 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class _Nameless:
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+
+def open_flight(table: FlightTable, key: bytes = b"key", max_bytes: int = 1000) -> Flight:
+    """A flight that depends on nothing, in the table, for nobody's request."""
+    loop = asyncio.get_running_loop()
+    terms = Terms(max_wait=30.0, max_followers=10, max_bytes=max_bytes)
+    flight = table.open(loop, key, terms, _Nameless(), table.clock(), listed=True)
+    assert flight is not None
+    return flight
+
+
+def make_table(clock: Callable[[], float], failed: Callable[[Exception], None] = print) -> FlightTable:
+    """A table by itself."""
+    return FlightTable(clock, threading.RLock(), max_flights=10, failed=failed)
 
 
 def make_scope(

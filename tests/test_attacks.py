@@ -16,7 +16,6 @@ from starlette.routing import Mount, Route
 
 import dedup_middleware.body as bodies
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule, engine, flights
-from dedup_middleware.body import Body, Budget
 from dedup_middleware.core import callers
 from dedup_middleware.core.http import response_size
 from dedup_middleware.core.names import is_credential
@@ -35,6 +34,8 @@ from .kit import (
     get,
     head,
     make_scope,
+    make_table,
+    open_flight,
     settle,
     until,
 )
@@ -450,7 +451,7 @@ async def test_bodies_of_many_slow_readers_never_hold_more_than_the_budget(
     bound = budget.limit + 20 * (bodies.SPENT_LIMIT + PIECE)
     for _ in range(PIECES):
         assert budget.used <= bound
-        assert budget.used == sum(flight.body.held for flight in opened)
+        assert budget.used == sum(flight.held for flight in opened)
         for one in slow:
             one.take()
         await settle()
@@ -589,7 +590,7 @@ class CountingReader:
 
 
 async def _looks(readers: int) -> int:
-    body = Body(asyncio.get_running_loop(), FakeClock(), 1 << 20, Budget(1 << 30))
+    body = open_flight(make_table(FakeClock()), max_bytes=1 << 20)
     all_readers = [CountingReader() for _ in range(readers)]
     for reader in all_readers:
         body.join(reader)
@@ -648,7 +649,7 @@ async def test_a_task_left_behind_never_keeps_the_body_nor_counts_as_nested(
     await get(app, "/start")
     await settle()
     assert seen[0] is not None
-    assert seen[0].body.chunks == []
+    assert seen[0].chunks == []
     assert dedup.flights.budget.used == 0
 
     go.set()

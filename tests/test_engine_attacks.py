@@ -14,7 +14,6 @@ import pytest
 from starlette.datastructures import URLPath
 
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
-from dedup_middleware.body import Body, Budget
 from dedup_middleware.core import answer
 from dedup_middleware.core.callers import Caller
 from dedup_middleware.core.settle import ShareOnly
@@ -34,6 +33,8 @@ from .kit import (
     get,
     head,
     make_scope,
+    make_table,
+    open_flight,
     settle,
     until,
 )
@@ -265,11 +266,11 @@ def test_media_types_are_remembered_but_for_long_ones_and_not_for_ever() -> None
 
 
 async def test_a_body_shows_nothing_of_its_chunks() -> None:
-    body = Body(asyncio.get_running_loop(), FakeClock(), 100, Budget(1000))
+    flight = open_flight(make_table(FakeClock()))
 
-    assert body.keep(b"a secret")
+    assert flight.keep(b"a secret")
 
-    assert "secret" not in repr(body)
+    assert "secret" not in repr(flight)
 
 
 def test_a_caller_shows_no_credentials_to_tools_that_ask_for_its_fields() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,9 +12,9 @@ from dedup_middleware import Dedup
 from dedup_middleware.flight import Flight
 from dedup_middleware.flights import FlightTable
 from dedup_middleware.waiter import FlightAbandonedError, WaiterGoneError
-from dedup_middleware.work import Terms, Work
+from dedup_middleware.work import Work
 
-from .kit import FakeClock, VirtualTime, settle
+from .kit import FakeClock, VirtualTime, make_table, open_flight, settle
 
 Take = Callable[[Any], Any]
 
@@ -27,30 +26,12 @@ def failures() -> list[Exception]:
 
 @pytest.fixture
 def table(clock: FakeClock, failures: list[Exception]) -> FlightTable:
-    return FlightTable(clock, threading.RLock(), max_flights=10, failed=failures.append)
+    return make_table(clock, failures.append)
 
 
 @pytest.fixture
 async def flight(table: FlightTable, virtual_time: VirtualTime) -> Flight:
-    return opened(table, b"key")
-
-
-def opened(table: FlightTable, key: bytes) -> Flight:
-    flight = table.open(
-        asyncio.get_running_loop(),
-        key,
-        Terms(30.0, 10, 1000),
-        Nameless(),
-        listed=True,
-        opened_at=table.clock(),
-    )
-    assert flight is not None
-    return flight
-
-
-class Nameless:
-    def names(self) -> tuple[str, ...]:
-        return ()
+    return open_flight(table)
 
 
 class Nothing(Work):
@@ -137,7 +118,7 @@ async def test_a_body_that_never_ended_is_given_to_nobody_as_whole(flight: Fligh
     await flight.write(b"half", last=False)
     flight.launch(Nothing())
     assert await waiter.next() == b"half"
-    flight.body.advance(waiter)
+    flight.advance(waiter)
     with pytest.raises(FlightAbandonedError):
         await waiter.next()
     waiter.leave()
@@ -158,7 +139,7 @@ async def test_a_body_over_its_limit_is_not_kept_and_takes_no_newcomers(
     waiter = flight.board(leader=True)
     flight.open_head("head")
     await flight.write(b"x" * 1001, last=False)
-    assert (flight.body.keeping, table.find(flight.loop, b"key")) == (False, None)
+    assert (flight.keeping, table.find(flight.loop, b"key")) == (False, None)
     waiter.leave()
 
 
@@ -171,7 +152,7 @@ async def test_what_is_over_is_waited_for_by_nobody(flight: Flight) -> None:
     await settle()
     await flight.joined()
     assert await waiter.next() == b"whole"
-    flight.body.advance(waiter)
+    flight.advance(waiter)
     assert await waiter.next() is None
     waiter.leave()
 
@@ -186,7 +167,7 @@ async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told
     if landed:
         flight.open_head("head")
         await flight.write(b"whole", last=True)
-    other = opened(table, b"other")
+    other = open_flight(table, b"other")
     left = other.board(leader=True, listen=nothing)  # who leaves is noticed by the watch alone
     await virtual_time.go(31)
     assert [type(error) for error in failures] == [OSError]
@@ -197,7 +178,7 @@ async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told
         with pytest.raises(FlightAbandonedError):
             await follower.head()
     assert left.gone
-    later = opened(table, b"later").board(leader=True, listen=nothing)
+    later = open_flight(table, b"later").board(leader=True, listen=nothing)
     await virtual_time.go(1)
     assert later.gone, "the watch goes on"
     for waiter in (leader, follower, left, later):
@@ -210,7 +191,7 @@ async def test_a_flight_that_could_not_be_helped_costs_a_log_line(
     make_dedup: Callable[..., Dedup], virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Helpless()
-    flight = opened(make_dedup().flights, b"key")
+    flight = open_flight(make_dedup().flights, b"key")
     flight.launch(work)
     await virtual_time.go(31)
     assert [record.getMessage() for record in caplog.records] == [

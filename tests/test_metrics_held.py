@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from dedup_middleware import Dedup, DedupMiddleware
-from dedup_middleware.telemetry import Telemetry
+from dedup_middleware.telemetry import Telemetry, where
 from dedup_middleware.telemetry.held import MOST, SLICE, Held
 
 from .kit import FakeClock, GatedApp, VirtualTime, all_of, call, get, settle
@@ -61,7 +61,7 @@ def told(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def forwards(telemetry: Telemetry, count: int, seconds: float = 0.5) -> None:
     for _ in range(count):
-        telemetry.record_forward(seconds, 0, "default", "GET")
+        telemetry.record_forward(seconds, 0, where("default", "GET"))
 
 
 def exemplars(metrics: Metrics, name: str = FORWARDS) -> list[int | None]:
@@ -295,12 +295,13 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from dedup_middleware import Dedup
+from dedup_middleware.telemetry import where
 telemetry = Dedup().telemetry
 reader = InMemoryMetricReader()
 
 def record():
     for _ in range(5):
-        telemetry.record_forward(0.5, 0, "default", "GET")
+        telemetry.record_forward(0.5, 0, where("default", "GET"))
 
 def count():
     (resource,) = reader.get_metrics_data().resource_metrics
@@ -322,7 +323,7 @@ provider = MeterProvider([reader])
 metrics.set_meter_provider(provider)
 record()
 given = Dedup(meter_provider=provider)
-given.telemetry.record_forward(0.5, 0, "default", "GET")
+given.telemetry.record_forward(0.5, 0, where("default", "GET"))
 assert count() == 6, count()
 """
 FORKED = f"""

@@ -238,7 +238,7 @@ async def test_a_download_alone_feels_its_readers_backpressure_and_loses_no_byte
             made.update(piece)
             await send(chunk(piece, more=number + 1 < pieces))
             sent += 1
-            most = max(most, flight.body.held)
+            most = max(most, flight.held)
 
     async with serving(DedupMiddleware(download, dedup=dedup), parser) as port:
         one = await Client.connect(port, buffer=65536)

@@ -145,7 +145,7 @@ async def test_one_slow_reader_costs_the_others_nothing_within_the_cap(make_dedu
             assert one.body == b"".join(TEN)
     assert bare.ended == 1, "the app is done, whoever reads slowly"
     assert len(calls[slow].messages) == 1
-    assert flight.body.held == len(b"".join(TEN))
+    assert flight.held == len(b"".join(TEN))
     calls[slow].reading.set()
     assert (await calls[slow].done()).body == b"".join(TEN)
 
@@ -169,7 +169,7 @@ async def test_a_big_download_never_holds_more_than_the_cap_and_loses_no_byte(
             await send(chunk(piece))
             ahead += size
             most_ahead = max(most_ahead, ahead)
-            most_held = max(most_held, flight.body.held)
+            most_held = max(most_held, flight.held)
         await send(chunk(more=False))
 
     class Counting(SlowCall):
@@ -183,11 +183,11 @@ async def test_a_big_download_never_holds_more_than_the_cap_and_loses_no_byte(
     one = Counting(DedupMiddleware(download, dedup=dedup), make_scope())
     await virtual_time.go(100)  # a reader that is alone is never cut
     assert flight is not None
-    assert cap - size <= flight.body.held <= cap
+    assert cap - size <= flight.held <= cap
     while not one.task.done():
         one.permits.release()
         await settle(4)
-        most_held = max(most_held, flight.body.held)
+        most_held = max(most_held, flight.held)
     await one.done()
     assert taken.digest() == sent.digest()
     assert one.complete
@@ -230,7 +230,7 @@ async def test_a_reader_that_takes_nothing_never_holds_up_the_others_past_the_st
     bare.finish()
     await virtual_time.go(9.9)
     assert bare.ended == 0
-    assert flight.body.held <= 100
+    assert flight.held <= 100
     await virtual_time.go(0.2)
     assert bare.ended == 1
     for one in calls:

@@ -52,8 +52,9 @@ class Consider(Unseen, msgspec.Struct, frozen=True):
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
     `stores` says that something may be stored under its rule, `assesses` that this may be of use when it is stale,
     `heeds` that requests may ask for less or more.
-    `plain` remembers how answers that are plain were settled, by method and status (None: each is settled by itself).
-    `tally` and `terms` are the engine's own: the keys under which a hit is counted, and what flights have in common.
+    `plain` remembers how answers that are plain were settled, by their status (None: each is settled by itself).
+    The engine's own are `tally` (where hits and misses are counted, by their reason), `terms` (what flights have in
+    common) and `where` (what histograms are told of its forwards).
     """
 
     rule: Rule
@@ -69,9 +70,10 @@ class Consider(Unseen, msgspec.Struct, frozen=True):
     assesses: bool = False
     heeds: bool = False
     place: int = 0
-    plain: dict[tuple[str, int], Settlement] | None = None
+    plain: dict[int, Settlement] | None = None
     tally: Any = None
     terms: Any = None
+    where: Any = None
 
 
 Plan = Bypass | Consider
@@ -95,8 +97,9 @@ class RuleBook:
             Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
         ]
-        self._plain: list[dict[tuple[str, int], Settlement] | None] = [
-            None if rule.assesses or rule.ttl_jitter else {} for rule in self.rules
+        self._plain: list[dict[str, dict[int, Settlement]]] = [
+            {} if rule.assesses or rule.ttl_jitter else {method: {} for method in rule.methods or ()}
+            for rule in self.rules
         ]
         self._off: frozenset[str] = frozenset()
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
@@ -168,7 +171,7 @@ class RuleBook:
             assesses=rule.assesses,
             heeds=rule.stores and rule.honor_request_directives,
             place=place,
-            plain=self._plain[ordinal],
+            plain=self._plain[ordinal].get(method),
         )
 
 

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .callers import cookie_pairs
 from .names import is_credential
-from .shape import shape_of
+from .shape import NO_SHAPE, shape_of
 from .surroundings import DoubtError, Part
 
 if TYPE_CHECKING:
     from .http import Headers, Scope
     from .reading import Layout, Reading
+    from .shape import Shape
 
 _SEEN: Final = frozenset({Part.KEYED, Part.NOISE, Part.VISIBLE, Part.PRESENT})
 
 
-def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset()) -> dict[str, Any]:
-    """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named."""
+def visible(
+    reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(), shape: Shape = NO_SHAPE
+) -> dict[str, Any]:
+    """A new scope that carries what is keyed, noise and framing; `shown` are hidden fields that Vary named.
+
+    `shape` is the scope's, where it is known.
+    """
     headers: Headers = scope["headers"]
     layout = reading.layout_of(headers)
     if layout.whole_cookies and b"cookie" not in shown:
@@ -34,7 +40,9 @@ def visible(reading: Reading, scope: Scope, shown: frozenset[bytes] = frozenset(
     client = flight.get("client")
     if client:
         flight["client"] = (client[0], 0) if reading.shows_client else None
-    for key in shape_of(scope).special:
+    if len(scope) != shape.count:
+        shape = shape_of(scope)
+    for key in shape.special:
         if key in ("user", "auth", "session"):
             hidden = reading.function is None and not reading.counts(key)
         elif key == "state":

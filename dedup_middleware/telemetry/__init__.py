@@ -40,6 +40,7 @@ __all__ = [
     "log",
     "parts_log",
     "requests_log",
+    "where",
 ]
 
 log: Final = logging.getLogger("dedup_middleware")
@@ -55,7 +56,7 @@ parts_log: Final = log.getChild("parts")
 
 DEBUG: Final = logging.DEBUG
 
-_where: Final = lru_cache(maxsize=1024)(place)
+where: Final = lru_cache(maxsize=1024)(place)
 """A histogram's attributes; an instrument only reads them."""
 _REPEAT: Final = 60.0
 """Seconds between two log lines of one kind about our own parts."""
@@ -104,11 +105,10 @@ class Telemetry(Spans):
         """Requests so far by outcome, reason, rule and method."""
         return {key: tally.number for key, tally in self.tallies.copy().items() if tally.number}
 
-    def record_forward(self, seconds: float, followers: int, label: str, method: str) -> None:
-        """A forward is over."""
+    def record_forward(self, seconds: float, followers: int, attributes: Attributes) -> None:
+        """A forward is over; its attributes are `where` it was made."""
         told = self._instruments
         try:
-            attributes = _where(label, method)
             told.record(told.forward_duration, seconds, attributes)
             if followers:
                 told.record(told.flight_followers, followers, attributes)
@@ -119,7 +119,7 @@ class Telemetry(Spans):
     def record_wait(self, seconds: float, label: str) -> None:
         """A follower has its last byte."""
         told = self._instruments
-        told.record(told.wait_duration, seconds, _where(label, ""))
+        told.record(told.wait_duration, seconds, where(label, ""))
 
     @harmless
     def record_store(self, seconds: float, operation: str) -> None:

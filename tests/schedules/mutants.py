@@ -229,7 +229,7 @@ def a_slow_reader_holds_up_all() -> list[Patch]:
 
 
 def bytes_are_not_given_back() -> list[Patch]:
-    return [_text(Body, "_release", "self.budget.used -= self.total - self._freed", "pass")]
+    return [_text(Body, "_let_go", "self.budget.used -= self.total - self._freed", "pass")]
 
 
 # -- the store and invalidation -----------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def state(name: str) -> dict[str, Any]:
         "flights": len(flights),
         "present": sum(not waiter.gone for waiter in waiters),
         "followers": sum(flight.followers for flight in flights),
-        "held": sum(flight.body.held for flight in flights),
+        "held": sum(flight.held for flight in flights),
     }
 
 
