@@ -215,7 +215,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     def stop_keeping(self) -> None:
         """No newcomers, nothing to store: hold only what someone has yet to read."""
         self.close()
-        super().stop_keeping()
+        Body.stop_keeping(self)
 
     def close(self) -> None:
         """Take no more followers, and leave the table."""

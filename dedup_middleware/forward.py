@@ -190,25 +190,16 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 settled.mangled = True
             if not flight.land(chunk):
                 await flight.write(chunk, last=True)
-            self._landed(settled)
+            flight.took = self.dedup.clock() - flight.opened_at
+            if type(settled.settlement) is not Keep or settled.mangled or not flight.keeping:
+                flight.joinable = False  # who comes now asks anew
+            outgrown = self.dedup.outgrown
+            if (outgrown.young or outgrown.old) and not settled.mangled and flight.total <= flight.limit:
+                outgrown.discard(settled.variant)
             return
         raise RuntimeError(f"unexpected ASGI message {kind!r} at this point of the response")
 
     # -- the end ------------------------------------------------------------------------------------------------
-
-    def _landed(self, settled: Settled) -> None:
-        flight, dedup = self.flight, self.dedup
-        outgrown = dedup.outgrown
-        flight.took = dedup.clock() - flight.opened_at
-        if (outgrown.young or outgrown.old) and not settled.mangled and flight.total <= flight.limit:
-            outgrown.discard(settled.variant)
-        if (
-            settled.says_nothing
-            or type(settled.settlement) is not Keep
-            or settled.mangled
-            or not flight.keeping
-        ):
-            flight.joinable = False
 
     def _store(self) -> None:
         """Keep the whole response; put before the flight leaves the table, so that a newcomer finds one of them."""
@@ -218,7 +209,10 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             or type(settled.settlement) is not Keep
             or not flight.keeping
             or settled.mangled
-            or session_content(self.leader_scope) != self.session
+            or (
+                (self.session is not None or "session" in self.leader_scope)
+                and session_content(self.leader_scope) != self.session
+            )
         ):
             return
         plan = self.plan
@@ -226,9 +220,13 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         stored = to_store(
             dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route
         )
-        with dedup.lock:  # no invalidation between the look and the put
+        lock = dedup.lock  # no invalidation between the look and the put
+        lock.acquire()  # as in the table of flights
+        try:
             if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):
                 self._put = stored
+        finally:
+            lock.release()
         if self._put is not None and dedup.events.heard:
             dedup.events.publish(
                 ResponseStored(

@@ -65,7 +65,7 @@ def open_head(forward: Forward, message: Message) -> None:
         settlement = Pass("session")
     elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
         settlement = Pass("vary")
-    settled = Settled(head, settlement, forward.shown, forward.key)
+    settled = Settled(head, settlement, forward.shown, flight.key)  # type: ignore[arg-type] # ours are digests
     if type(settlement) is Pass:  # a struct's isinstance asks its metaclass
         _pass(forward, settled, settlement.reason)
     else:

@@ -128,8 +128,12 @@ Stored = StoredResponse | StoredValue
 
 def response_size(headers: Headers, body: bytes, names: Iterable[str]) -> int:
     """The bytes a response is charged for in the store."""
-    fields = sum(len(name) + len(value) + PAIR_OVERHEAD for name, value in headers)
-    return RESPONSE_OVERHEAD + fields + len(body) + sum(NAME_OVERHEAD + len(name) for name in names)
+    size = RESPONSE_OVERHEAD + len(body)
+    for field, value in headers:
+        size += len(field) + len(value) + PAIR_OVERHEAD
+    for name in names:
+        size += len(name) + NAME_OVERHEAD
+    return size
 
 
 def value_size(value: object, names: Iterable[str]) -> int:

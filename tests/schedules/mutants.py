@@ -236,14 +236,8 @@ def bytes_are_not_given_back() -> list[Patch]:
 
 
 def flights_land_before_the_store_has_them() -> list[Patch]:
-    def change(landed: Any) -> Any:
-        def landed_and_left(self: Any, settled: Any) -> None:
-            landed(self, settled)
-            self.flight.close()
-
-        return landed_and_left
-
-    return [_wrap(forward.Forward, "_landed", change)]
+    old = "flight.took = self.dedup.clock()"
+    return [_text(forward.Forward, "_send", old, f"flight.close(); {old}")]
 
 
 def an_overtaken_flight_is_stored() -> list[Patch]:
