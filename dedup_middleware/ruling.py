@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .core.fingerprint import Hasher
     from .core.http import Scope
     from .core.status import Reason
-    from .telemetry import Tally, Telemetry
+    from .telemetry import Telemetry
 
     Plans = Memo[tuple[str, str, bytes | None, str | None], Plan]
 
@@ -52,7 +52,7 @@ class Ruling:
         self._max_bytes = max_bytes
         self._own: frozenset[str] = frozenset()
         self._editions = self._forgotten = 0
-        self._tallies: dict[tuple[str, str], dict[Reason, Tally]] = {}
+        self._owns: dict[tuple[str, str], dict[str, Any]] = {}
         self._apply()
 
     def fresh(
@@ -130,7 +130,7 @@ class Ruling:
     def forget(self) -> None:
         """Forget all plans."""
         self._forgotten += 1
-        self._tallies.clear()
+        self._owns.clear()
         for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
             plans = held()
             if plans is not None:
@@ -148,31 +148,26 @@ class Ruling:
             if self.is_own(scope):
                 plan = Bypass("off", plan.label)
             else:
-                tally = self._tally_of(plan, scope["method"])
+                own = self._own_of(plan, scope["method"])
                 if isinstance(plan, Consider):
-                    plan = structs.replace(
-                        plan,
-                        tally=tally,
-                        terms=self.terms[plan.ordinal],
-                        where=where(plan.label, scope["method"]),
-                    )
+                    plan = structs.replace(plan, terms=self.terms[plan.ordinal], **own)
                 else:
-                    plan = structs.replace(plan, tally=tally)
+                    plan = structs.replace(plan, **own)
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
                 plans.put(target, plan)
                 if self._forgotten != forgotten:  # by another thread, before this one was put
                     plans.discard(target)
         return plan
 
-    def _tally_of(self, plan: Plan, method: str) -> object:
-        if isinstance(plan, Consider):
-            tallies = self._tallies.get((plan.label, method))
-            if tallies is None:
-                reasons: tuple[Reason, ...] = ("fresh", "not-modified", "range")
-                tallies = {
-                    reason: self._telemetry.tally("hit", reason, plan.label, method) for reason in reasons
-                }
-                tallies["miss"] = self._telemetry.tally("forwarded", "miss", plan.label, method)
-                self._tallies[plan.label, method] = tallies
-            return tallies
-        return self._telemetry.tally("bypassed", plan.reason, plan.label, method)
+    def _own_of(self, plan: Plan, method: str) -> dict[str, Any]:
+        """Where the requests of a plan are counted, whatever the rules in force."""
+        tally = self._telemetry.tally
+        if isinstance(plan, Bypass):
+            return {"tally": tally("bypassed", plan.reason, plan.label, method)}
+        own = self._owns.get((plan.label, method))
+        if own is None:
+            hits: tuple[Reason, ...] = ("fresh", "not-modified", "range")
+            tallies = {reason: tally("hit", reason, plan.label, method) for reason in hits}
+            tallies["miss"] = tally("forwarded", "miss", plan.label, method)
+            own = self._owns[plan.label, method] = {"tally": tallies, "where": where(plan.label, method)}
+        return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from dedup_middleware import ANONYMOUS, Rule
+from dedup_middleware.core import decide
 from dedup_middleware.core.canonical import canonical, parse, plain
 from dedup_middleware.core.canonical import encode as pack
 from dedup_middleware.core.decide import ambiguous, ambiguous_query
@@ -685,6 +687,15 @@ def test_a_path_that_can_be_read_in_two_ways_is_ambiguous(path: str) -> None:
 )  # fmt: skip
 def test_a_raw_path_that_can_be_read_in_two_ways_is_ambiguous(raw: bytes) -> None:
     assert ambiguous("/a", raw)
+
+
+def test_no_path_that_is_taken_for_plain_is_ambiguous() -> None:
+    pieces = (b"/", b".", b"%2e", b"%2f", b";", b"a", b"~", b"-", b"\\", b" ", b"\n", b"\x7f", b"\xe9")
+    for number in range(6):
+        for raw in map(b"".join, itertools.product(pieces, repeat=number)):
+            if decide._PLAIN_PATH.fullmatch(raw):
+                assert raw.startswith(b"/")
+                assert not decide._BAD_RAW_PATH.search(raw), raw
 
 
 @pytest.mark.parametrize(
