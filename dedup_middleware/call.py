@@ -50,10 +50,6 @@ class Call:
         self.tracer = dedup.telemetry.tracer(self.started)
         self.started_ns = time.time_ns() if self.tracer is not None else 0
 
-    def names(self) -> tuple[str, ...]:
-        """What the value depends on."""
-        return self._names
-
     async def run(self, loop: asyncio.AbstractEventLoop) -> Any:
         """The value: from the store, of another one's flight, or of one of its own."""
         dedup = self.dedup
@@ -89,8 +85,9 @@ class Call:
         dedup = self.dedup
         rule = self.rule
         terms = Terms(float(rule.max_wait), rule.max_followers, rule.max_response_body, self.label)
+        work = Function(dedup, self.key, self.fn, rule, self.label, self._names)
         flight = dedup.flights.open(
-            loop, self.key, terms, self, dedup.clock(), listed=listed, runs_on=rule.stores
+            loop, self.key, terms, work, dedup.clock(), listed=listed, runs_on=rule.stores
         )
         if flight is None:
             return await self.alone("too-many-flights")
@@ -103,7 +100,7 @@ class Call:
         error: str | None = None
         try:
             with waiting(holder, flight):  # before the work begins: an eager task runs at once
-                flight.launch(Function(dedup, self.key, self.fn, rule, self.label, flight))
+                flight.launch()
                 await waiter.head()
         except BaseException as failure:
             flight.disown()

@@ -19,7 +19,7 @@ import msgspec
 from .body import Body, Budget
 from .core.unseen import Unseen
 from .waiter import Waiter
-from .work import Asked, Terms, Work
+from .work import Terms, Work
 
 NAME: Final = "dedup_middleware flight"
 """What the task of a flight is called."""
@@ -55,7 +55,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     loop: Loop
     key: Key
     terms: Terms
-    asked: Asked
+    work: Work | None
     generation: int
     opened_at: float
     started: float
@@ -86,12 +86,10 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     error_type: str | None = None
     trace: Any = None
     task: asyncio.Task[None] | None = None
-    stored_names: tuple[str, ...] = ()
     disowned: bool = False
     watching: bool = False
     landed_at: float | None = None
     _names: set[str] | None = None
-    _work: Work | None = None
     _is_late: bool = False
     _gone: asyncio.Event | None = None
     _returns: tuple[asyncio.Future[None], ...] = ()
@@ -120,17 +118,18 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     def names(self) -> set[str]:
         """What it depends on; asked for only where something is invalidated while it is under way."""
         if self._names is None:
-            self._names = set(self.asked.names())
+            self._names = set(() if self.work is None else self.work.names())
         return self._names
 
     # -- what the forward does ----------------------------------------------------------------------------------
 
-    def launch(self, work: Work) -> None:
-        """Run the work in a task of the flight's own, in a copy of the caller's context.
+    def launch(self) -> None:
+        """Run its work in a task of the flight's own, in a copy of the caller's context.
 
         Where the loop makes no task of it, that is what the work has raised.
         """
-        self._work = work
+        work: Work = self.work  # type: ignore[assignment] # it is gone only when it is over
+        work.flight = self
         running = self._run(work)
         try:
             if self.loop.get_task_factory() is None:
@@ -179,7 +178,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         for future in self._returns:
             _release_future(future)
         self.end_of_work()
-        self.task = self._work = None  # no cycle may keep the body alive until the collector comes by
+        self.task = self.work = None  # no cycle may keep the body alive until the collector comes by
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
@@ -201,8 +200,8 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         if not self.keep(chunk):
             if self.keeping:
                 self.stop_keeping()
-                if self._work is not None and not self.budget.spent:
-                    self._work.outgrown()
+                if self.work is not None and not self.budget.spent:
+                    self.work.outgrown()
             await self.add(chunk)
         if last:
             self.complete = True
@@ -256,7 +255,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
         goes_out = False
         try:
-            goes_out = self._work is not None and self._work.release()
+            goes_out = self.work is not None and self.work.release()
         finally:
             if not goes_out:
                 self.close()
@@ -289,8 +288,8 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
             elif now - self.landed_at >= BACKGROUND:
                 self._is_late = True
                 try:
-                    if self._work is not None:
-                        self._work.late()
+                    if self.work is not None:
+                        self.work.late()
                 finally:
                     self.close()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
 
-    from .work import Asked, Terms
+    from .work import Terms, Work
 
 JOIN_WINDOW: Final = 1.0
 """Seconds after its head in which a flight still takes followers."""
@@ -81,7 +81,7 @@ class FlightTable:
         loop: Loop,
         key: Key,
         terms: Terms,
-        asked: Asked,
+        work: Work,
         opened_at: float,
         *,
         listed: bool,
@@ -102,7 +102,7 @@ class FlightTable:
                 loop,
                 key,
                 terms,
-                asked,
+                work,
                 number,
                 opened_at,
                 loop.time(),
@@ -254,7 +254,7 @@ class FlightTable:
         """
         with self.lock:
             for flight in self._named(name):
-                if any(map(is_same, (flight.asked, *flight.callers))):
+                if any(map(is_same, ([] if flight.work is None else [flight.work.caller]) + flight.callers)):
                     if flight.terms.follows_origin:
                         self.leave(flight)
                     else:

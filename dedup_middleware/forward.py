@@ -10,14 +10,15 @@ from asyncio import Task
 from collections.abc import Awaitable, MutableMapping
 from contextvars import Context
 from time import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from starlette.types import ASGIApp, Message, Send
 
 from .core.assess import NOTHING_WANTED, Wants, stands_in
+from .core.callers import Caller
 from .core.decide import Consider
-from .core.http import StoredResponse
+from .core.http import Headers, StoredResponse
 from .core.settle import Keep
 from .core.shape import NO_SHAPE, Shape
 from .core.sight import visible
@@ -34,9 +35,6 @@ from .telling import tell_execution
 from .validation import Validation
 from .work import Work
 
-if TYPE_CHECKING:
-    from .core.callers import Caller
-
 OUTGROWN_SECONDS: Final = 60.0
 """How long a key whose body outgrew the limit goes uncollapsed."""
 
@@ -44,24 +42,26 @@ OUTGROWN_SECONDS: Final = 60.0
 class Forward(Work, Unseen, msgspec.Struct, eq=False):
     """One run of the app for a flight, its work.
 
-    `method` is that of the request as it came, `base` the key before a response's Vary told variants apart, `shown` the
-    fields by which it does; `unread` is the request's body. `stored` is what lies under the flight's key, stale, for
-    the app to confirm.
+    `method` is that of the request as it came, `base` the key before a response's Vary told variants apart, `shown`
+    the fields by which it does; `unread` is the request's body, `headers` are its fields and `client` its peer, as
+    they came. `stored` is what lies under the flight's key, stale, for the app to confirm.
     """
 
     dedup: Dedup
     app: ASGIApp
     plan: Consider
-    flight: Flight
     base: bytes
     method: str
     leader_scope: MutableMapping[str, Any]
     send_early: Send
     shown: frozenset[bytes]
     unread: bytes | None
+    headers: Headers
+    client: Any
     stored: StoredResponse | None = None
     asked: Wants = NOTHING_WANTED
     shape: Shape = NO_SHAPE
+    flight: Flight = cast("Flight", None)
     scope: MutableMapping[str, Any] = {}
     given: dict[str, Any] = {}
     settled: Settled | None = None
@@ -69,6 +69,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
     session: bytes | None = None
     _standing_in: Task[None] | None = None
     _put: StoredResponse | None = None
+    _caller: Caller | None = None
     groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -129,6 +130,17 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             error = error or self.validation.failed
             self.validation = None  # they hold each other, and what was stored
         tell_execution(self.dedup, self.plan, self.flight, self.settled, self.method, error)
+
+    @property
+    def caller(self) -> Caller:
+        """Who asked for it, and for what, whatever routers write into the scope."""
+        if self._caller is None:  # each one reads the credentials once
+            self._caller = Caller(self.headers, self.given["path"], self.client, self.plan.tags)
+        return self._caller
+
+    def names(self) -> tuple[str, ...]:
+        """What the response depends on."""
+        return self.caller.names()
 
     @property
     def key(self) -> bytes:
@@ -216,9 +228,9 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         ):
             return
         plan = self.plan
-        flight.stored_names = (*cast("Caller", flight.asked).stored_names(), *self.groups)
+        names = (*self.caller.stored_names(), *self.groups)
         stored = to_store(
-            dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route
+            dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route, names
         )
         lock = dedup.lock  # no invalidation between the look and the put
         lock.acquire()  # as in the table of flights
@@ -235,6 +247,6 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                     key=settled.variant.hex(),
                     bytes=stored.size,
                     ttl=settled.settlement.lifetime,
-                    tags=tags_in(flight.stored_names),
+                    tags=tags_in(names),
                 )
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
 
@@ -72,7 +72,12 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
     fn: Callable[[], Awaitable[Any]]
     rule: Rule
     label: str
-    flight: Flight
+    depends_on: tuple[str, ...]
+    flight: Flight = cast("Flight", None)
+
+    def names(self) -> tuple[str, ...]:
+        """What the value depends on."""
+        return self.depends_on
 
     def start(self) -> Awaitable[Any]:
         """Its call."""

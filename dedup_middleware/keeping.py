@@ -91,9 +91,16 @@ def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, f
 
 
 def to_store(
-    dedup: Dedup, rule: Rule, flight: Flight, answer: Answer, keep: Keep, variant: bytes, route: str | None
+    dedup: Dedup,
+    rule: Rule,
+    flight: Flight,
+    answer: Answer,
+    keep: Keep,
+    variant: bytes,
+    route: str | None,
+    names: tuple[str, ...],
 ) -> StoredResponse:
-    """A flight's whole response as the store has it."""
+    """A flight's whole response as the store has it; `names` is what it depends on."""
     body, trace, came = flight.whole(), flight.trace, flight.head_at or flight.opened_at
     headers = answer.shared
     if answer.age is not None:  # told anew with each hit
@@ -111,7 +118,7 @@ def to_store(
         body=body,
         stored_at=came,
         expires=expires,
-        names=flight.stored_names,
+        names=names,
         generation=flight.generation,
         seconds=flight.took or 0.0,
         initial_age=keep.age,
@@ -121,7 +128,7 @@ def to_store(
         route=route,
         flight=trace.flight if trace is not None else None,
         link=trace.link if trace is not None else None,
-        size=response_size(headers, body, flight.stored_names),
+        size=response_size(headers, body, names),
         kept=keep.kept,
         stale_while_revalidate=keep.stale_while_revalidate,
         stale_if_error=keep.stale_if_error,

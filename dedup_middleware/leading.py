@@ -34,7 +34,7 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
     why = reason
     waiter = flight.board(leader=True, listen=exchange.listen)
     try:
-        flight.launch(forward)  # on board, and seen to wait: an eager task runs at once
+        flight.launch()  # on board, and seen to wait: an eager task runs at once
         try:
             if flight.head is None:
                 await turn()  # a quick app is done by then, and nobody needs to be woken

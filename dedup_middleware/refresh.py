@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, cast
 from .core.http import NEVER
 from .flight import GRACE
 from .forward import Forward
-from .opening import open_flight
 
 PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
@@ -39,24 +38,25 @@ def refresh(
     body: bytes,
 ) -> None:
     """Ask the app in the background whether `stored` still holds, unless somebody does already or has just done so."""
-    now = dedup.clock()
-    if now < stored.refresh_after or dedup.flights.find(asyncio.get_running_loop(), key) is not None:
+    now, loop = dedup.clock(), asyncio.get_running_loop()
+    if now < stored.refresh_after or dedup.flights.find(loop, key) is not None:
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
-    flight = open_flight(dedup, plan, scope, key, asyncio.get_running_loop(), now, listed=True, runs_on=True)
-    if flight is None:
-        return
-    method = scope["method"]
+    method, headers, client = scope["method"], scope["headers"], scope.get("client")
     try:
-        work = _Refresh(dedup, app, plan, flight, base, method, dict(scope), _unheard, shown, body, stored)
-    except Exception as error:  # noqa: BLE001 - the request has its answer; as in `turns`, nobody may wait for this one
-        dedup.flights.forget(flight)
+        work = _Refresh(
+            dedup, app, plan, base, method, dict(scope), _unheard, shown, body, headers, client, stored
+        )
+    except Exception as error:  # noqa: BLE001 - the request has its answer
         dedup.telemetry.warn("refresh", "a refresh could not begin (%s)", type(error).__qualname__)
+        return
+    flight = dedup.flights.open(loop, key, plan.terms, work, now, listed=True, runs_on=True, place=plan.place)
+    if flight is None:
         return
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
-    flight.launch(work)
+    flight.launch()
 
 
 class _Refresh(Forward):

@@ -16,7 +16,6 @@ from .forward import Forward
 from .incoming import again, replay
 from .leading import MAX_TURNS, hear_out, lead
 from .nesting import current, waiting
-from .opening import open_flight
 from .refresh import refresh
 from .serving import look_up, refuse, serve, serve_from_whole
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from .dedup import Dedup
     from .exchange import Exchange
     from .flight import Flight
+    from .telemetry import Tracer
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _TURNS: Final = (*range(MAX_TURNS + 1),)
@@ -94,19 +94,42 @@ async def run(exchange: Exchange) -> None:
                     await hear_out(exchange)
                     return
                 continue
-            runs_on = method not in ("GET", "HEAD", "QUERY")
-            flight = open_flight(
-                dedup, plan, exchange.scope, key, loop, now, listed=alone is None, runs_on=runs_on
+            scope = exchange.scope
+            forward = (
+                Forward(  # before its flight is there: what outer layers left may not bear to be looked at
+                    dedup,
+                    exchange.app,
+                    plan,
+                    exchange.key,
+                    method,
+                    scope,
+                    exchange.send,
+                    shown,
+                    exchange.body or b"",
+                    scope["headers"],
+                    scope.get("client"),
+                    stored,
+                    exchange.asked,
+                    exchange.shape,
+                )
+            )
+            flight = dedup.flights.open(
+                loop,
+                key,
+                plan.terms,
+                forward,
+                now,
+                listed=alone is None,
+                runs_on=method not in ("GET", "HEAD", "QUERY"),
+                place=plan.place,
             )
             if flight is None:
                 await _alone(exchange, "too-many-flights")
                 await hear_out(exchange)
                 return
-            try:
-                forward = _begin(exchange, flight, shown, stored)
-            except BaseException:  # what outer layers left there can't be looked at: nobody may wait for it
-                dedup.flights.forget(flight)
-                raise
+            if exchange.tracer is not None:
+                _trace(exchange, exchange.tracer, flight)
+            exchange.led.append(flight)
             reason = alone if alone is not None and ask.reason == "miss" else ask.reason
             if holder is None:
                 done = await lead(exchange, flight, forward, reason)
@@ -149,33 +172,14 @@ def _marked(dedup: Dedup, key: bytes, now: float) -> Reason | None:
     return None
 
 
-def _begin(
-    exchange: Exchange, flight: Flight, shown: frozenset[bytes], stored: StoredResponse | None
-) -> Forward:
-    """What the flight runs, traced."""
-    if exchange.tracer is not None:
-        telemetry, label, method = exchange.dedup.telemetry, exchange.plan.label, exchange.method
-        if exchange.span is None:
-            exchange.span = telemetry.start_request(
-                exchange.tracer, "forwarded", label, method, exchange.started_ns, exchange.scope["headers"]
-            )
-        flight.trace = telemetry.start_forward(exchange.tracer, exchange.span, label, method, flight.key)
-    exchange.led.append(flight)
-    return Forward(
-        exchange.dedup,
-        exchange.app,
-        exchange.plan,
-        flight,
-        exchange.key,
-        exchange.method,
-        exchange.scope,
-        exchange.send,
-        shown,
-        exchange.body or b"",
-        stored,
-        exchange.asked,
-        exchange.shape,
-    )
+def _trace(exchange: Exchange, tracer: Tracer, flight: Flight) -> None:
+    """The flight's own span, below its leader's."""
+    telemetry, label, method = exchange.dedup.telemetry, exchange.plan.label, exchange.method
+    if exchange.span is None:
+        exchange.span = telemetry.start_request(
+            tracer, "forwarded", label, method, exchange.started_ns, exchange.scope["headers"]
+        )
+    flight.trace = telemetry.start_forward(tracer, exchange.span, label, method, flight.key)
 
 
 async def _answered(

@@ -5,7 +5,7 @@ Law: a flight knows no more of what it carries than this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,17 +27,20 @@ class Terms(msgspec.Struct, frozen=True):
     follows_origin: bool = False
 
 
-class Asked(Protocol):
-    """What a flight was opened for."""
+class Work:
+    """What a flight runs, and what else it is asked for on the way; `flight` is known when it is launched."""
+
+    if not TYPE_CHECKING:  # mypy would look for the field here
+        __slots__ = ()
+    flight: Any
 
     def names(self) -> Iterable[str]:
         """What its result depends on."""
+        return ()
 
-
-class Work:
-    """What a flight runs, and what else it is asked for on the way."""
-
-    __slots__ = ()
+    @property
+    def caller(self) -> object:
+        """Who asked for it, where that is known."""
 
     def start(self) -> Awaitable[Any]:
         """Begin it: what is to be awaited; what that raises ends the flight."""

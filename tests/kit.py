@@ -12,7 +12,7 @@ from typing import Any
 from dedup_middleware.core.status import OUTCOMES
 from dedup_middleware.flight import Flight
 from dedup_middleware.flights import FlightTable
-from dedup_middleware.work import Terms
+from dedup_middleware.work import Terms, Work
 
 Message = MutableMapping[str, Any]
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -32,16 +32,11 @@ class FakeClock:
         self.now += seconds
 
 
-class _Nameless:
-    def names(self) -> tuple[str, ...]:
-        return ()
-
-
 def open_flight(table: FlightTable, key: bytes = b"key", max_bytes: int = 1000) -> Flight:
     """A flight that depends on nothing, in the table, for nobody's request."""
     loop = asyncio.get_running_loop()
     terms = Terms(max_wait=30.0, max_followers=10, max_bytes=max_bytes)
-    flight = table.open(loop, key, terms, _Nameless(), table.clock(), listed=True)
+    flight = table.open(loop, key, terms, Work(), table.clock(), listed=True)
     assert flight is not None
     return flight
 

@@ -55,6 +55,11 @@ class Helpless(Work):
         raise OSError("never late")
 
 
+def launch(flight: Flight, work: Work) -> None:
+    flight.work = work
+    flight.launch()
+
+
 async def nothing() -> None:
     return
 
@@ -77,7 +82,7 @@ async def test_work_that_is_over_before_its_task_is_known_leaves_no_task(
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(eager)
-    flight.launch(Nothing())
+    launch(flight, Nothing())
     loop.set_task_factory(None)
     assert (flight.returned, flight.task) == (True, None)
     assert table.is_empty
@@ -88,7 +93,7 @@ async def test_a_flight_that_all_leave_before_its_work_began_is_closed_and_cance
 ) -> None:
     flight.board(leader=True).leave()
     assert table.find(flight.loop, b"key") is None
-    flight.launch(Nothing())
+    launch(flight, Nothing())
     await virtual_time.go(10)
     assert (flight.returned, flight.error) == (True, None)
 
@@ -116,7 +121,7 @@ async def test_a_body_that_never_ended_is_given_to_nobody_as_whole(flight: Fligh
     waiter = flight.board(leader=True)
     flight.open_head("head")
     await flight.write(b"half", last=False)
-    flight.launch(Nothing())
+    launch(flight, Nothing())
     assert await waiter.next() == b"half"
     flight.advance(waiter)
     with pytest.raises(FlightAbandonedError):
@@ -148,7 +153,7 @@ async def test_what_is_over_is_waited_for_by_nobody(flight: Flight) -> None:
     waiter.watch()
     flight.open_head("head")
     await flight.write(b"whole", last=True)
-    flight.launch(Nothing())
+    launch(flight, Nothing())
     await settle()
     await flight.joined()
     assert await waiter.next() == b"whole"
@@ -163,7 +168,7 @@ async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told
 ) -> None:
     work = Helpless()
     leader, follower = flight.board(leader=True), flight.board(leader=False)
-    flight.launch(work)
+    launch(flight, work)
     if landed:
         flight.open_head("head")
         await flight.write(b"whole", last=True)
@@ -192,7 +197,7 @@ async def test_a_flight_that_could_not_be_helped_costs_a_log_line(
 ) -> None:
     work = Helpless()
     flight = open_flight(make_dedup().flights, b"key")
-    flight.launch(work)
+    launch(flight, work)
     await virtual_time.go(31)
     assert [record.getMessage() for record in caplog.records] == [
         "a flight that is late could not be helped (OSError)"

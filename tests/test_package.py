@@ -68,7 +68,6 @@ FLOORS = {
     "waiter": 1,
     "work": 1,
     "scopes": 1,
-    "opening": 3,
     "incoming": 3,
     "__main__": 3,
 }

@@ -19,7 +19,7 @@ from .mutants import Patch, _in, _nothing, _text
 
 
 def a_refresh_ignores_what_is_under_way() -> list[Patch]:
-    looks = "now < stored.refresh_after or dedup.flights.find(asyncio.get_running_loop(), key) is not None"
+    looks = "now < stored.refresh_after or dedup.flights.find(loop, key) is not None"
     _, name, broken = _text(refresh, "refresh", looks, "False")
     return [(serving, name, broken), (turns, name, broken), (asgi, name, broken)]
 

@@ -67,7 +67,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def the_app_runs_in_the_leaders_task() -> list[Patch]:
-    return _in(turns, _text(leading, "lead", "flight.launch(forward)", "await flight._run(forward)"))
+    return _in(turns, _text(leading, "lead", "flight.launch()", "await flight._run(forward)"))
 
 
 def a_cancelled_leader_cancels_the_flight() -> list[Patch]:
@@ -137,7 +137,7 @@ def flights_leave_by_key() -> list[Patch]:
 
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
-    old = "flight = open_flight("
+    old = "flight = dedup.flights.open("
     return _in(asgi, _text(turns, "run", old, "await asyncio.sleep(0)\n            " + old))
 
 
