@@ -157,8 +157,12 @@ class DedupMiddleware:
             except BaseException:
                 dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
                 raise
+            target = said[:4]
             shape = shape_of(scope)  # who checks a body may write into the scope what it says
             said = shape.read(scope)
+            if said[:4] != target:
+                await self._rewritten(scope, replay(messages, receive), send)
+                return
             if doubt is None and raw is not None and plan.reads_body:
                 body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
             elif doubt is not None or raw:
@@ -207,6 +211,12 @@ class DedupMiddleware:
         await run(
             Exchange(dedup, self.app, plan, scope["method"], scope, receive, send, base, raw, now, shape)
         )
+
+    async def _rewritten(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Another target than the one that was planned for: a layer has read it from the body (method override)."""
+        plan = self.dedup.plan(scope, self._place)
+        reason = plan.reason if isinstance(plan, Bypass) else "target"
+        await bypass(self.dedup, self.app, plan, reason, scope, receive, send)
 
     def _refresh(
         self, plan: Consider, scope: Scope, key: bytes, base: bytes, raw: bytes | None, stored: StoredResponse

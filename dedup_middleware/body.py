@@ -100,6 +100,8 @@ class Body:
         """Add a chunk; wait only where readers would otherwise hold more than the limit."""
         if not self.keeping and chunk:
             await self._await_room(len(chunk))
+            if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
+                return
         self.chunks.append(chunk)
         if not self.keeping:
             self._added_at.append(self.clock())

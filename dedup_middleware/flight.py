@@ -25,6 +25,7 @@ NAME: Final = "dedup_middleware flight"
 """What the task of a flight is called."""
 GRACE: Final = 3.0
 """Seconds between a deserted flight's disconnect and its cancellation."""
+_OF_ALL: Final = asyncio.BaseEventLoop
 BACKGROUND: Final = 0.2
 """Seconds for which a flight that was seen to have landed waits for its work's return, before that is late."""
 
@@ -132,9 +133,9 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         work.flight = self
         running = self._run(work)
         try:
-            if self.loop.get_task_factory() is None:
-                task = self.loop.create_task(running, name=NAME)  # a number costs more than the task
-            else:  # which need not know of names
+            if _takes_names(self.loop):
+                task = self.loop.create_task(running, name=NAME)  # to number it costs as much as to make it
+            else:
                 task = self.loop.create_task(running)
         except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises
             running.close()
@@ -307,6 +308,15 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     def _cancel_deserted(self) -> None:
         if self.task is not None and not self.complete and not self.runs_on:
             self.task.cancel()
+
+
+def _takes_names(loop: Loop) -> bool:
+    """Whether a loop's tasks may be given names: one that is no asyncio's own, or a factory, need not know of them."""
+    return (
+        getattr(loop.create_task, "__func__", None) is _OF_ALL.create_task
+        and getattr(loop.get_task_factory, "__func__", None) is _OF_ALL.get_task_factory
+        and loop.get_task_factory() is None
+    )
 
 
 def _release_future(future: asyncio.Future[None]) -> None:

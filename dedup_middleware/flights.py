@@ -89,9 +89,7 @@ class FlightTable:
         place: int | None = None,
     ) -> Flight | None:
         """A new flight, or None where there are too many; `opened_at` is the clock's now."""
-        lock = self.lock
-        lock.acquire()  # `with` takes twice as long
-        try:
+        with self.lock:
             if len(self.under_way) >= self.max_flights:
                 self._drop_dead_loops()
                 if len(self.under_way) >= self.max_flights:
@@ -120,8 +118,6 @@ class FlightTable:
                 self._drop_dead_watches()
                 self._watch(loop)
             return flight
-        finally:
-            lock.release()
 
     def _watch(self, loop: Loop) -> None:
         # In a context of nobody: that of the request which happens to be first would live as long as there are any.
@@ -178,9 +174,7 @@ class FlightTable:
 
     def forget(self, flight: Flight) -> None:
         """The flight is over."""
-        lock = self.lock
-        lock.acquire()  # as in `open`
-        try:
+        with self.lock:
             if flight.listed:
                 self._unlist(flight)
             self.under_way.pop(flight.generation, None)
@@ -188,8 +182,6 @@ class FlightTable:
                 self._marks.clear()
             if flight.generation <= self._indexed:
                 self._unname(flight)
-        finally:
-            lock.release()
 
     def _unname(self, flight: Flight) -> None:
         for name in flight.names:

@@ -232,13 +232,9 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         stored = to_store(
             dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route, names
         )
-        lock = dedup.lock  # no invalidation between the look and the put
-        lock.acquire()  # as in the table of flights
-        try:
+        with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):
                 self._put = stored
-        finally:
-            lock.release()
         if self._put is not None and dedup.events.heard:
             dedup.events.publish(
                 ResponseStored(

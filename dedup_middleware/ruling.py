@@ -35,8 +35,7 @@ _PLAN_BYTES: Final = 2048
 class Ruling:
     """The rules that were given, those that marks asked for and the default; which are off, and the plans made so far.
 
-    `book` holds them in the order in which they are tried; `bounds` and `terms` are what each lets stores and flights
-    hold.
+    `bounds` are what each lets a store hold.
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class Ruling:
         self._editions += 1
         self.switched_off: frozenset[str] = frozenset()
         rules = (*self._given, *self._marked.values())
-        self.book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions)
+        book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions)
         self.bounds = {
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
-            for ordinal, rule in enumerate(self.book.rules)
+            for ordinal, rule in enumerate(book.rules)
         }
         self.bounds[PARTITION] = Bounds(Rule().max_responses, self._max_bytes)
-        self.terms = [
+        terms = [
             Terms(
                 float(rule.max_wait),
                 rule.max_followers,
@@ -90,9 +89,15 @@ class Ruling:
                 label,
                 rule.assesses and rule.follows_origin,
             )
-            for rule, label in zip(self.book.rules, self.book.labels, strict=True)
+            for rule, label in zip(book.rules, book.labels, strict=True)
         ]
+        self._in_force = book, terms  # in one step: another thread may be planning
         self.forget()
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force, in the order in which they are tried."""
+        return self._in_force[0]
 
     def switch(self, label: str, *, on: bool) -> None:
         """Switch one rule off, or on again.
@@ -100,13 +105,14 @@ class Ruling:
         Raises:
             ConfigurationError: for a rule that there is none of, and one that is off by its own `mode`.
         """
-        rules = dict(zip(self.book.labels, self.book.rules, strict=True))
+        book = self.book
+        rules = dict(zip(book.labels, book.rules, strict=True))
         if label not in rules:
             raise ConfigurationError("Dedup.switch", label, f"one of {', '.join(rules)}")
         if label not in self.switched_off and rules[label].mode == "off":
             raise ConfigurationError("Dedup.switch", label, 'a rule whose own mode is not "off"')
         self.switched_off = self.switched_off - {label} if on else self.switched_off | {label}
-        self.book.switch(self.switched_off)
+        book.switch(self.switched_off)
         self.forget()
 
     def leave_alone(self, *places: str) -> None:
@@ -144,13 +150,14 @@ class Ruling:
         forgotten = self._forgotten
         plan = plans.get(target)
         if plan is None:
-            plan = self.book.plan(scope, place)
+            book, terms = self._in_force
+            plan = book.plan(scope, place)
             if self.is_own(scope):
                 plan = Bypass("off", plan.label)
             else:
                 own = self._own_of(plan, scope["method"])
                 if isinstance(plan, Consider):
-                    plan = structs.replace(plan, terms=self.terms[plan.ordinal], **own)
+                    plan = structs.replace(plan, terms=terms[plan.ordinal], **own)
                 else:
                     plan = structs.replace(plan, **own)
             if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:

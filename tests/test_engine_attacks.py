@@ -16,6 +16,7 @@ from starlette.datastructures import URLPath
 from dedup_middleware import Dedup, DedupMiddleware, ForwardFailed, Rule
 from dedup_middleware.core import answer
 from dedup_middleware.core.callers import Caller
+from dedup_middleware.core.decide import Consider, RuleBook
 from dedup_middleware.core.settle import ShareOnly
 from dedup_middleware.flight import GRACE
 from dedup_middleware.settled import Settled
@@ -40,6 +41,7 @@ from .kit import (
 )
 
 Make = Callable[..., Dedup]
+STATUS = b"cache-status"
 GERMAN = [(b"accept-language", b"de")]
 
 
@@ -480,3 +482,162 @@ async def test_a_leader_that_was_cut_before_all_others_left_hears_of_no_cancella
     assert bare.cancelled == 1
     with pytest.raises(ForwardFailed, match="SlowReader"):
         await leader.done()
+
+
+# -- what layers write meanwhile ------------------------------------------------------------------------------------
+
+
+def moves(scope: Any) -> str:
+    """An identity function that puts a key of its own in the place of an outer layer's."""
+    scope["who"] = scope.pop("session")["u"]
+    return "everybody"
+
+
+def renames(scope: Any) -> str:
+    scope["tenant"] = scope.pop("x_tenant")
+    return "everybody"
+
+
+@pytest.mark.parametrize("vary", [(), None], ids=["vary of nothing", "vary of everything"])
+@pytest.mark.parametrize(
+    ("identity", "theirs"),
+    [
+        (moves, [{"session": {"u": "a"}}, {"session": {"u": "b"}}]),
+        (renames, [{"x_tenant": "a"}, {"x_tenant": "b"}]),
+    ],
+)
+async def test_what_an_identity_function_writes_is_seen_by_no_app(
+    identity: Any, theirs: list[dict[str, Any]], vary: Any, make_dedup: Make
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(name for name in ("who", "tenant") if name in scope)
+        await send(head())
+        await send(chunk(more=False))
+
+    wrapped = DedupMiddleware(app, dedup=make_dedup(Rule("/", identity=identity, vary=vary)))
+    await asyncio.gather(*(Call(wrapped, make_scope(**more)).done() for more in theirs))
+
+    assert seen == []
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("written", [{"method": "DELETE"}, {"path": "/other", "raw_path": b"/other"}])
+async def test_a_target_that_a_layer_reads_from_a_body_is_nobody_elses(
+    written: dict[str, Any], version: str, make_dedup: Make
+) -> None:
+    """As method override does: two DELETEs both run, and what is stored there is gone."""
+    dedup = make_dedup(default=Rule(methods=["GET", "POST"], collapse=True, ttl=60))
+    bare = GatedApp(opened=True)
+    app = DedupMiddleware(bare, dedup=dedup)
+
+    async def rewritten() -> bytes | None:
+        scope = make_scope("/item", "POST", http_version=version)
+
+        async def receive() -> dict[str, Any]:
+            scope.update(written)
+            return {"type": "http.request", "body": b"same", "more_body": False}
+
+        heads: list[Any] = []
+
+        async def send(message: Any) -> None:
+            heads.append(message)
+
+        await app(scope, receive, send)
+        return dict(heads[0]["headers"]).get(STATUS)
+
+    await get(app, "/item")
+    before = bare.runs
+    answers = await asyncio.gather(rewritten(), rewritten())
+
+    assert bare.runs == before + 2
+    assert not any(answers), "a bypass says nothing"
+    if "method" in written:
+        await get(app, "/item")
+        assert bare.runs == before + 3, "what was stored there is out of date"
+
+
+def test_rules_that_come_while_a_request_is_planned_give_it_no_other_rules_terms(
+    make_dedup: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dedup = make_dedup(Rule("/s", ttl=5))
+    plan = RuleBook.plan
+
+    def while_another_thread_adds_rules(self: RuleBook, *asked: Any) -> Any:
+        found = plan(self, *asked)
+        monkeypatch.undo()
+        dedup.add_rules({("/m", ("GET",)): Rule("/m", name="m", methods=("GET",))})
+        return found
+
+    monkeypatch.setattr(RuleBook, "plan", while_another_thread_adds_rules)
+    planned = dedup.plan(make_scope("/any"))
+
+    assert isinstance(planned, Consider)
+    assert planned.terms.label == planned.label == "default"
+
+
+# -- other loops, late chunks ----------------------------------------------------------------------------------------
+
+
+class WithoutFactories(asyncio.SelectorEventLoop):
+    def get_task_factory(self) -> Any:
+        raise NotImplementedError  # as in asyncio.AbstractEventLoop
+
+
+class WithoutNames(asyncio.SelectorEventLoop):
+    def create_task(self, coro: Any) -> Any:  # type: ignore[override] # all that asyncio.create_task asked for long
+        return asyncio.Task(coro, loop=self)
+
+
+class OwnFactory(asyncio.SelectorEventLoop):
+    def get_task_factory(self) -> Any:
+        return super().get_task_factory()
+
+
+@pytest.mark.parametrize("kind", [WithoutFactories, WithoutNames, OwnFactory, asyncio.SelectorEventLoop])
+def test_a_loop_that_knows_no_names_of_tasks_runs_flights(kind: Any, make_dedup: Make) -> None:
+    names: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        names.append(task.get_name())
+        await send(head())
+        await send(chunk(b"done", more=False))
+
+    async def ask() -> bytes:
+        return (await get(DedupMiddleware(app, dedup=make_dedup()))).body
+
+    loop = kind()
+    try:
+        assert loop.run_until_complete(ask()) == b"done"
+    finally:
+        loop.close()
+    assert (names[0] == "dedup_middleware flight") is (kind is asyncio.SelectorEventLoop)
+
+
+async def test_a_chunk_that_comes_when_the_flight_is_over_is_charged_to_nobody(make_dedup: Make) -> None:
+    dedup = make_dedup(default=Rule(max_response_body=1500))
+    left: list[asyncio.Task[None]] = []
+    returns = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+
+        async def more() -> None:
+            for _ in range(4):
+                await send(chunk(b"x" * 1000))
+
+        left.append(asyncio.create_task(more()))
+        await returns.wait()
+
+    slow = SlowCall(DedupMiddleware(app, dedup=dedup), make_scope())
+    await settle()
+    returns.set()  # while `more` waits for the slow reader
+    await settle()
+    slow.take_all()
+    await settle()
+    await asyncio.gather(*left)
+
+    assert (dedup.flights.is_empty, dedup.flights.budget.used) == (True, 0)

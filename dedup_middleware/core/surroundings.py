@@ -102,7 +102,7 @@ class Surroundings:
         """
         assert self.function is not None  # noqa: S101 - for mypy; the caller has checked
         try:
-            who = self.function(scope)
+            who = self.function({**scope})  # its own: what it wrote would be seen, and not be keyed
         except Exception:  # noqa: BLE001 - the function is the user's; a caller who can't be told is not shared
             raise DoubtError("identity") from None
         if isinstance(who, Anonymous):
