@@ -9,9 +9,12 @@ import asyncio
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, cast
 
+from msgspec import structs
+
 from .core.http import NEVER
 from .flight import GRACE
 from .forward import Forward
+from .telemetry import where
 
 PAUSE: Final = 1.0
 """Seconds after which one that brought nothing better is tried again."""
@@ -43,6 +46,7 @@ def refresh(
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
     method, headers, client = scope["method"], scope["headers"], scope.get("client")
+    plan = structs.replace(plan, where=where(plan.label, method))  # a HEAD's may ask for a GET
     try:
         work = _Refresh(
             dedup, app, plan, base, method, dict(scope), _unheard, shown, body, headers, client, stored

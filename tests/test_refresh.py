@@ -14,7 +14,7 @@ from dedup_middleware.refresh import PAUSE
 
 from .cache_kit import Answer, Site, error, ok, status_of, unchanged
 from .kit import FakeClock, VirtualTime, no_task_for_flights, settle, until
-from .telemetry_kit import Seen, context
+from .telemetry_kit import Metrics, Seen, context
 
 MakeDedup = Callable[..., Dedup]
 
@@ -514,3 +514,19 @@ async def test_a_refresh_that_the_loop_makes_no_task_of_is_tried_again(
     await site.get()
     await settle()
     assert (await site.get()).body == b"two"
+
+
+async def test_a_get_in_the_background_is_told_as_such_though_a_head_was_answered(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    metrics = Metrics()
+    site = await stale(make_dedup, clock, SHARED, meter_provider=metrics.provider)
+
+    assert "hit" in status_of(await site.get(method="HEAD"))
+    await settle()
+
+    assert [scope["method"] for scope in site.origin.scopes] == ["GET", "GET"]
+    forwards = metrics.read()["dedup.forward.duration"]
+    assert [(dict(point)["http.request.method"], count) for point, (count, _) in forwards.items()] == [
+        ("GET", 2)
+    ]
