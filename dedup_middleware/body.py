@@ -97,14 +97,13 @@ class Body:
         return True
 
     async def add(self, chunk: bytes) -> None:
-        """Add a chunk; wait only where readers would otherwise hold more than the limit."""
-        if not self.keeping and chunk:
+        """Add a chunk where it is not keeping; wait only where readers would otherwise hold more than the limit."""
+        if chunk:
             await self._await_room(len(chunk))
             if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
                 return
         self.chunks.append(chunk)
-        if not self.keeping:
-            self._added_at.append(self.clock())
+        self._added_at.append(self.clock())
         size = len(chunk)
         self.total += size
         self.budget.used += size  # as above

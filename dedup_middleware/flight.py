@@ -19,7 +19,7 @@ import msgspec
 from .body import Body, Budget
 from .core.unseen import Unseen
 from .waiter import Waiter
-from .work import Terms, Work
+from .work import NO_WORK, Terms, Work
 
 NAME: Final = "dedup_middleware flight"
 """What the task of a flight is called."""
@@ -56,7 +56,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     loop: Loop
     key: Key
     terms: Terms
-    work: Work | None
+    work: Work
     generation: int
     opened_at: float
     started: float
@@ -119,7 +119,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     def names(self) -> set[str]:
         """What it depends on; asked for only where something is invalidated while it is under way."""
         if self._names is None:
-            self._names = set(() if self.work is None else self.work.names())
+            self._names = set(self.work.names())
         return self._names
 
     # -- what the forward does ----------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
 
         Where the loop makes no task of it, that is what the work has raised.
         """
-        work: Work = self.work  # type: ignore[assignment] # it is gone only when it is over
+        work = self.work
         work.flight = self
         running = self._run(work)
         try:
@@ -179,7 +179,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         for future in self._returns:
             _release_future(future)
         self.end_of_work()
-        self.task = self.work = None  # no cycle may keep the body alive until the collector comes by
+        self.task, self.work = None, NO_WORK  # no cycle may keep the body alive until the collector comes by
 
     def open_head(self, head: Any) -> None:
         """The head is known: those who wait for it go on."""
@@ -201,7 +201,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         if not self.keep(chunk):
             if self.keeping:
                 self.stop_keeping()
-                if self.work is not None and not self.budget.spent:
+                if not self.budget.spent:
                     self.work.outgrown()
             await self.add(chunk)
         if last:
@@ -256,7 +256,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         """No head in time: a response that is ready goes out, or else the leader stays, the others join a successor."""
         goes_out = False
         try:
-            goes_out = self.work is not None and self.work.release()
+            goes_out = self.work.release()
         finally:
             if not goes_out:
                 self.close()
@@ -289,8 +289,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
             elif now - self.landed_at >= BACKGROUND:
                 self._is_late = True
                 try:
-                    if self.work is not None:
-                        self.work.late()
+                    self.work.late()
                 finally:
                     self.close()
 

@@ -246,7 +246,7 @@ class FlightTable:
         """
         with self.lock:
             for flight in self._named(name):
-                if any(map(is_same, ([] if flight.work is None else [flight.work.caller]) + flight.callers)):
+                if any(map(is_same, (flight.work.caller, *flight.callers))):
                     if flight.terms.follows_origin:
                         self.leave(flight)
                     else:

@@ -5,7 +5,7 @@ Law: a flight knows no more of what it carries than this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -61,3 +61,7 @@ class Work:
 
     def late(self) -> None:
         """The response is whole, and the work goes on."""
+
+
+NO_WORK: Final = Work()
+"""What is left of it when it is over."""

@@ -514,10 +514,10 @@ def test_every_deception_leads_to_the_account() -> None:
 
 MUTANTS: dict[str, tuple[Any, str, Any, str, str]] = {
     "the app sees what the key leaves out": (
-        forward, "visible", lambda _, scope, shown=(): dict(scope), "vary []", "x-forwarded-host",
+        forward, "visible", lambda _, scope, *_read: dict(scope), "vary []", "x-forwarded-host",
     ),
     "and who asks, where all are one": (
-        forward, "visible", lambda _, scope, shown=(): dict(scope), "shared, vary []", "authorization",
+        forward, "visible", lambda _, scope, *_read: dict(scope), "shared, vary []", "authorization",
     ),
     "a Vary is not heard": (
         Fingerprinter, "unkeyed", lambda self, names: frozenset(), "vary origin", "accept-language",
