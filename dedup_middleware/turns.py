@@ -95,23 +95,22 @@ async def run(exchange: Exchange) -> None:
                     return
                 continue
             scope = exchange.scope
-            forward = (
-                Forward(  # before its flight is there: what outer layers left may not bear to be looked at
-                    dedup,
-                    exchange.app,
-                    plan,
-                    exchange.key,
-                    method,
-                    scope,
-                    exchange.send,
-                    shown,
-                    exchange.body or b"",
-                    scope["headers"],
-                    scope.get("client"),
-                    stored,
-                    exchange.asked,
-                    exchange.shape,
-                )
+            # Before its flight is there: what outer layers left may not bear to be looked at.
+            forward = Forward(
+                dedup,
+                exchange.app,
+                plan,
+                exchange.key,
+                method,
+                scope,
+                exchange.send,
+                shown,
+                exchange.body or b"",
+                scope["headers"],
+                scope.get("client"),
+                stored,
+                exchange.asked,
+                exchange.shape,
             )
             flight = dedup.flights.open(
                 loop,
