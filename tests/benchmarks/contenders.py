@@ -209,11 +209,11 @@ def _unique(path: bytes) -> Callable[[], Request]:
 def _never_repeated(many: Many) -> list[Contender]:
     rows = []
     for kind, path in (("query", b"/data?"), ("path", b"/items")):
-        rows.append(Contender(f"bare, new {kind}", many.costly, starlette(), _unique(path)))
+        rows.append(Contender(f"bare, new {kind}", many.medium, starlette(), _unique(path)))
         rows += [
             Contender(
                 f"never repeats, new {kind}, {policy}, {'SDK' if metrics else 'no SDK'}",
-                many.costly,
+                many.medium,
                 deduplicated(starlette(), default=default, metrics=metrics),
                 _unique(path),
                 outcome="forwarded",
