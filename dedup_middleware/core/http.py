@@ -55,8 +55,8 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     error, where it is `rigid` never. From `refresh_at` on a hit fetches it anew, but not before `refresh_after`.
     `arrived` is when it was made or came, in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says
     that its entity tag is not the app's.
-    Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used` is
-    the store's own.
+    Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used`
+    and `partition` are the store's own.
     """
 
     head: Head
@@ -90,6 +90,7 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
     told: Any = None
+    partition: int = 0
 
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""
@@ -121,6 +122,7 @@ class StoredValue(Unseen, msgspec.Struct, eq=False):
     hits: int = 0
     recorded: int = 0
     noted: bool = False
+    partition: int = 0
 
 
 Stored = StoredResponse | StoredValue

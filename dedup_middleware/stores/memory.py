@@ -6,12 +6,10 @@ A look-up takes no lock and only notes the use; the order of use is brought up t
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
-from cachetools import Cache, LRUCache
+from cachetools import LRUCache
 
 from ..core.http import Stored
 
@@ -19,7 +17,11 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Mapping
 
+_T = TypeVar("_T")
+
 DEFAULT_BYTES: Final = 64 * 1024 * 1024
+SPAN: Final = 16.0
+"""Seconds within which what ends is looked through together."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -33,20 +35,17 @@ class _Partition(LRUCache[bytes, Stored]):
     """One rule's responses, oldest first; a used one goes to the end once when its turn to leave comes."""
 
     def __init__(self, bounds: Bounds) -> None:
-        super().__init__(bounds.max_bytes, getsizeof=_size)
+        super().__init__(bounds.max_responses)
         self.max_responses = bounds.max_responses
-
-    def peek(self, key: bytes) -> Stored | None:
-        """What stands under the key, without counting as a use."""
-        return Cache.__getitem__(self, key) if key in self else None
-
-
-def _size(stored: Stored) -> int:
-    return stored.size
+        self.max_bytes = bounds.max_bytes
+        self.bytes = 0
 
 
 class MemoryStore:
-    """Responses by rule and key, with an index of the names they depend on and a heap of when they expire."""
+    """Responses by key, in each rule's order, by the names they depend on and by when they end (`SPAN` seconds each).
+
+    Keys are digests that hold the rule, so that no two rules have one.
+    """
 
     def __init__(self, bounds: Mapping[int, Bounds], max_bytes: int, lock: threading.RLock) -> None:
         self._bounds = bounds
@@ -54,9 +53,8 @@ class MemoryStore:
         self.lock = lock
         self._live: dict[bytes, Stored] = {}
         self._partitions: dict[int, _Partition] = {}
-        self._by_name: dict[str, set[tuple[int, bytes]]] = {}
-        self._expiries: list[tuple[float, int, int, bytes, int]] = []
-        self._order = count()
+        self._by_name: dict[str, set[bytes]] = {}
+        self._ending: dict[float, set[bytes]] = {}
         self._bytes = 0
         self.responses = 0
         """How many there are."""
@@ -67,26 +65,26 @@ class MemoryStore:
         """What the stored responses are charged for."""
         return self._bytes
 
-    def get(self, partition: int, key: bytes, now: float) -> Stored | None:
+    def get(self, partition: int, key: bytes, now: float) -> Stored | None:  # noqa: ARG002 - the contract's: see above
         """The response under this key if it is fresh."""
         stored = self._live.get(key)
         if stored is None:
             return None
         if now >= stored.expires:
             if now >= stored.expires + stored.kept:
-                self._expire(partition, key, stored)
+                self._expire(key, stored)
             return None
         if not stored.used:
             stored.used = True
         return stored
 
-    def stale(self, partition: int, key: bytes, now: float) -> Stored | None:
+    def stale(self, partition: int, key: bytes, now: float) -> Stored | None:  # noqa: ARG002 - as above
         """The response under this key if it is there at all, fresh or stale."""
         stored = self._live.get(key)
         if stored is None:
             return None
         if now >= stored.expires + stored.kept:
-            self._expire(partition, key, stored)
+            self._expire(key, stored)
             return None
         stored.used = True
         return stored
@@ -97,41 +95,35 @@ class MemoryStore:
             responses = self._partitions.get(partition)
             if responses is None:
                 responses = self._partitions[partition] = _Partition(self._bounds[partition])
-            if stored.size > min(responses.maxsize, self._max_bytes) or now >= stored.expires + stored.kept:
+            size, end = stored.size, stored.expires + stored.kept
+            if size > min(responses.max_bytes, self._max_bytes) or now >= end:
                 return False
             there = self._live.get(key)
             if there is not None:
                 if there.generation > stored.generation:
                     return False
-                self._drop(partition, key)
-            while (
-                len(responses) >= responses.max_responses
-                or responses.currsize + stored.size > responses.maxsize
-            ):
-                self._evict(partition)
-            while self._bytes + stored.size > self._max_bytes:
+                self._drop(key, there)
+            while len(responses) >= responses.max_responses or responses.bytes + size > responses.max_bytes:
+                self._evict(responses)
+            while self._bytes + size > self._max_bytes:
                 # The rule that holds most gives way, so that a busy one cannot push out all others.
-                self._evict(max(self._partitions, key=lambda index: self._partitions[index].currsize))
+                self._evict(max(self._partitions.values(), key=lambda one: one.bytes))
             responses[key] = self._live[key] = stored
-            self._bytes += stored.size
+            stored.partition = partition
+            responses.bytes += size
+            self._bytes += size
             self.responses += 1
             self.stored += 1
             for name in stored.names:
-                self._by_name.setdefault(name, set()).add((partition, key))
-            # Not the response itself: the heap must not keep alive what was evicted.
-            heapq.heappush(
-                self._expiries,
-                (stored.expires + stored.kept, next(self._order), partition, key, stored.generation),
-            )
-            if len(self._expiries) > 2 * self.responses + 64:
-                self._rebuild_expiries()
+                self._by_name.setdefault(name, set()).add(key)
+            self._ending.setdefault(end // SPAN, set()).add(key)
             return True
 
     def discard(self, partition: int, key: bytes, stored: Stored) -> None:
         """Take back this very response."""
         with self.lock:
-            if self._peek(partition, key) is stored:
-                self._drop(partition, key)
+            if self._live.get(key) is stored and stored.partition == partition:
+                self._drop(key, stored)
 
     def invalidate(self, names: Iterable[str], within: str = "") -> int:
         """Drop all responses that depend on one of the names, and on one that begins with `within`; how many."""
@@ -140,10 +132,11 @@ class MemoryStore:
             for name in names:
                 if name not in self._by_name:
                     continue
-                for partition, key in tuple(self._by_name[name]):
-                    if within and not any(own.startswith(within) for own in self._live[key].names):
+                for key in tuple(self._by_name[name]):
+                    stored = self._live[key]
+                    if within and not any(own.startswith(within) for own in stored.names):
                         continue
-                    self._drop(partition, key)
+                    self._drop(key, stored)
                     dropped += 1
             self.invalidated += dropped
         return dropped
@@ -161,13 +154,13 @@ class MemoryStore:
         """Drop what lies under this partition and key (None: any); how many there were."""
         with self.lock:
             gone = [
-                (place, one)
+                one
                 for place, responses in self._partitions.items()
                 if partition in (None, place)
                 for one in (list(responses) if key is None else [key] if key in responses else [])
             ]
-            for place, one in gone:
-                self._drop(place, one)
+            for one in gone:
+                self._drop(one, self._live[one])
             self.invalidated += len(gone)
         return len(gone)
 
@@ -178,7 +171,7 @@ class MemoryStore:
             self._partitions.clear()
             self._live.clear()
             self._by_name.clear()
-            self._expiries.clear()
+            self._ending.clear()
             self._bytes = self.responses = 0
             self.invalidated += dropped
         return dropped
@@ -186,53 +179,48 @@ class MemoryStore:
     def sweep(self, now: float) -> None:
         """Free what has expired."""
         with self.lock:
-            while self._expiries and self._expiries[0][0] <= now:
-                until, _, partition, key, generation = heapq.heappop(self._expiries)
-                if self._is_there(until, partition, key, generation):
-                    self._drop(partition, key)
-                    self.expired += 1
+            for span in [span for span in self._ending if span <= now // SPAN]:
+                for key in tuple(self._ending[span]):
+                    stored = self._live[key]
+                    if now >= stored.expires + stored.kept:
+                        self._drop(key, stored)
+                        self.expired += 1
 
-    def _evict(self, partition: int) -> None:
-        responses = self._partitions[partition]
+    def _evict(self, responses: _Partition) -> None:
         key, stored = responses.popitem()
         while stored.used:
             stored.used = False
             responses[key] = stored
             key, stored = responses.popitem()
-        self._forget(partition, key, stored)
+        self._forget(responses, key, stored)
         self.evicted += 1
 
-    def _expire(self, partition: int, key: bytes, stored: Stored) -> None:
+    def _expire(self, key: bytes, stored: Stored) -> None:
         with self.lock:
-            if self._peek(partition, key) is stored:
-                self._drop(partition, key)
+            if self._live.get(key) is stored:
+                self._drop(key, stored)
                 self.expired += 1
 
-    def _drop(self, partition: int, key: bytes) -> None:
-        del self._partitions[partition][key]
-        self._forget(partition, key, self._live[key])
+    def _drop(self, key: bytes, stored: Stored) -> None:
+        responses = self._partitions[stored.partition]
+        del responses[key]
+        self._forget(responses, key, stored)
 
-    def _forget(self, partition: int, key: bytes, stored: Stored) -> None:
-        """The one door out: bytes, count and index follow the responses."""
+    def _forget(self, responses: _Partition, key: bytes, stored: Stored) -> None:
+        """The one door out: bytes, count and indexes follow the responses."""
         del self._live[key]
-        self._bytes -= stored.size
+        size = stored.size
+        responses.bytes -= size
+        self._bytes -= size
         self.responses -= 1
         for name in stored.names:
-            keys = self._by_name[name]
-            keys.discard((partition, key))
-            if not keys:
-                del self._by_name[name]
+            _take_out(self._by_name, name, key)
+        _take_out(self._ending, (stored.expires + stored.kept) // SPAN, key)
 
-    def _rebuild_expiries(self) -> None:
-        self._expiries = [item for item in self._expiries if self._is_there(item[0], *item[2:])]
-        heapq.heapify(self._expiries)
 
-    def _is_there(self, until: float, partition: int, key: bytes, generation: int) -> bool:
-        stored = self._peek(partition, key)
-        return (
-            stored is not None and stored.generation == generation and stored.expires + stored.kept == until
-        )
-
-    def _peek(self, partition: int, key: bytes) -> Stored | None:
-        responses = self._partitions.get(partition)
-        return None if responses is None else responses.peek(key)
+def _take_out(index: dict[_T, set[bytes]], name: _T, key: bytes) -> None:
+    keys = index.get(name)
+    if keys is not None:  # else it is out: a response may depend on one name twice
+        keys.discard(key)
+        if not keys:
+            del index[name]

@@ -43,6 +43,8 @@ def the_store_counts_what_it_holds(view: View) -> Breaches:
         yield "the store finds other responses than it holds"
     if {name for _, stored in held for name in stored.names} != set(store._by_name):
         yield "the store's index names what is not there"
+    if {key for key, _ in held} != {key for keys in store._ending.values() for key in keys}:
+        yield "the store looks for others that end than it holds"
 
 
 def every_request_counts_once(view: View) -> Breaches:
