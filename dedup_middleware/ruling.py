@@ -1,6 +1,7 @@
 """The ruling: which rule is in force for a request, and whether it is on.
 
-Law: method, path and root_path decide, so every plan is remembered; whatever changes the rules forgets all plans.
+Law: method, path and root_path decide, so a plan is remembered when its target comes again; whatever changes the rules
+forgets all plans.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_name
 from .core.errors import ConfigurationError
 from .core.memo import Memo
 from .core.rules import Rule
+from .core.seen import Once
 from .function import PARTITION
 from .stores.memory import Bounds
 from .telemetry import where
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from .core.fingerprint import Hasher
     from .core.http import Scope
     from .core.status import Reason
-    from .telemetry import Telemetry
+    from .telemetry import Tally, Telemetry
 
     Plans = Memo[tuple[str, str, bytes | None, str | None], Plan]
 
@@ -51,7 +53,7 @@ class Ruling:
         self._max_bytes = max_bytes
         self._own: frozenset[str] = frozenset()
         self._editions = self._forgotten = 0
-        self._owns: dict[tuple[str, str], dict[str, Any]] = {}
+        self._once = Once()
         self._apply()
 
     def fresh(
@@ -75,13 +77,21 @@ class Ruling:
         self._editions += 1
         self.switched_off: frozenset[str] = frozenset()
         rules = (*self._given, *self._marked.values())
-        book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions)
+        terms: list[Terms] = []
+
+        def complete(kind: Consider, method: str) -> Consider:
+            tallies = self._tallies(kind.label, method)
+            return structs.replace(
+                kind, terms=terms[kind.ordinal], tally=tallies, where=where(kind.label, method)
+            )
+
+        book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions, complete)
         self.bounds = {
             ordinal: Bounds(rule.max_responses, self._max_bytes if rule.max_bytes is None else rule.max_bytes)
             for ordinal, rule in enumerate(book.rules)
         }
         self.bounds[PARTITION] = Bounds(Rule().max_responses, self._max_bytes)
-        terms = [
+        terms += [
             Terms(
                 float(rule.max_wait),
                 rule.max_followers,
@@ -91,13 +101,9 @@ class Ruling:
             )
             for rule, label in zip(book.rules, book.labels, strict=True)
         ]
-        self._in_force = book, terms  # in one step: another thread may be planning
-        self.forget()
-
-    @property
-    def book(self) -> RuleBook:
+        self.book = book  # whole: another thread may be planning
         """The rules in force, in the order in which they are tried."""
-        return self._in_force[0]
+        self.forget()
 
     def switch(self, label: str, *, on: bool) -> None:
         """Switch one rule off, or on again.
@@ -136,7 +142,6 @@ class Ruling:
     def forget(self) -> None:
         """Forget all plans."""
         self._forgotten += 1
-        self._owns.clear()
         for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
             plans = held()
             if plans is not None:
@@ -150,31 +155,25 @@ class Ruling:
         forgotten = self._forgotten
         plan = plans.get(target)
         if plan is None:
-            book, terms = self._in_force
-            plan = book.plan(scope, place)
-            if self.is_own(scope):
+            plan = self.book.plan(scope, place)
+            if self._own and self.is_own(scope):
                 plan = Bypass("off", plan.label)
-            else:
-                own = self._own_of(plan, scope["method"])
-                if isinstance(plan, Consider):
-                    plan = structs.replace(plan, terms=terms[plan.ordinal], **own)
-                else:
-                    plan = structs.replace(plan, **own)
-            if len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES:
+            elif type(plan) is Bypass:
+                tally = self._telemetry.tally("bypassed", plan.reason, plan.label, target[0])
+                plan = structs.replace(plan, tally=tally)
+            if (
+                self._once.comes_again(target)  # one that never does would only push others out
+                and len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES
+            ):
                 plans.put(target, plan)
                 if self._forgotten != forgotten:  # by another thread, before this one was put
                     plans.discard(target)
         return plan
 
-    def _own_of(self, plan: Plan, method: str) -> dict[str, Any]:
+    def _tallies(self, label: str, method: str) -> dict[Reason, Tally]:
         """Where the requests of a plan are counted, whatever the rules in force."""
         tally = self._telemetry.tally
-        if isinstance(plan, Bypass):
-            return {"tally": tally("bypassed", plan.reason, plan.label, method)}
-        own = self._owns.get((plan.label, method))
-        if own is None:
-            hits: tuple[Reason, ...] = ("fresh", "not-modified", "range")
-            tallies = {reason: tally("hit", reason, plan.label, method) for reason in hits}
-            tallies["miss"] = tally("forwarded", "miss", plan.label, method)
-            own = self._owns[plan.label, method] = {"tally": tallies, "where": where(plan.label, method)}
-        return own
+        hits: tuple[Reason, ...] = ("fresh", "not-modified", "range")
+        tallies = {reason: tally("hit", reason, label, method) for reason in hits}
+        tallies["miss"] = tally("forwarded", "miss", label, method)
+        return tallies

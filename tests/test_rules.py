@@ -616,13 +616,29 @@ def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callab
     plans = dedup.plans_at(0)
 
     for number in range(20_000):
-        plan = dedup.plan(make_scope(f"/n/{number}"))
-        assert isinstance(plan, Consider)
-        assert plan.tags == (f"tag:n:{number}",)
+        for _ in range(2):
+            plan = dedup.plan(make_scope(f"/n/{number}"))
+            assert isinstance(plan, Consider)
+            assert plan.tags == (f"tag:n:{number}",)
 
     assert plans.capacity < len(plans) <= 2 * plans.capacity
-    dedup.plan(make_scope("/n/" + "x" * 100_000))
+    for _ in range(2):
+        dedup.plan(make_scope("/n/" + "x" * 100_000))
     assert all(len(target[1]) < 2000 for target in [*plans.young, *plans.old])
+
+
+def test_paths_that_come_once_push_out_none_that_comes_again(make_dedup: Callable[..., Dedup]) -> None:
+    dedup = make_dedup(Rule("/n/{id}", ttl=5))
+    plans = dedup.plans_at(0)  # as a middleware holds them
+    for _ in range(2):
+        dedup.plan(make_scope("/n/known"))
+    known = dedup.plan(make_scope("/n/known"))
+
+    for number in range(20_000):
+        dedup.plan(make_scope(f"/n/{number}"))
+
+    assert dedup.plan(make_scope("/n/known")) is known
+    assert len(plans) == 1
 
 
 def test_a_plan_shows_nothing_of_the_path_that_it_is_for(make_dedup: Callable[..., Dedup]) -> None:

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
+from msgspec import structs
 
 from .errors import ConfigurationError
 from .fingerprint import Fingerprinter, Hasher
@@ -21,7 +22,7 @@ from .status import Reason
 from .unseen import Unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
@@ -51,7 +52,7 @@ class Bypass(msgspec.Struct, frozen=True):
 class Consider(Unseen, msgspec.Struct, frozen=True):
     """The request may be shared under a rule; `tags` are those of the rule, filled from the path.
 
-    `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD looks for a GET's.
+    `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD's `looks_for_get`.
     `stores` says that something may be stored under its rule, `assesses` that this may be of use when it is stale,
     `heeds` that requests may ask for less or more.
     `plain` remembers how answers that are plain were settled, by their status (None: each is settled by itself).
@@ -63,14 +64,15 @@ class Consider(Unseen, msgspec.Struct, frozen=True):
     label: str
     ordinal: int
     fingerprints: Fingerprinter
-    tags: tuple[str, ...]
-    prefix: bytes
-    lookup: bytes
     reads_body: bool
     collapses: bool
+    tags: tuple[str, ...] = ()
+    prefix: bytes = b""
+    lookup: bytes = b""
     stores: bool = False
     assesses: bool = False
     heeds: bool = False
+    looks_for_get: bool = False
     place: int = 0
     plain: dict[int, Settlement] | None = None
     tally: Any = None
@@ -82,7 +84,10 @@ Plan = Bypass | Consider
 
 
 class RuleBook:
-    """The rules in force: the first whose path and methods match wins, the default takes the rest."""
+    """The rules in force: the first whose path and methods match wins, the default takes the rest.
+
+    `complete` fills in what of a plan is the engine's own, once for each rule and method.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,9 @@ class RuleBook:
         hasher: Hasher,
         own_states: Sequence[object],
         edition: int = 0,
+        complete: Callable[[Consider, str], Consider] | None = None,
     ) -> None:
+        self._complete = complete
         self.rules = (*rules, default)
         self.labels = (*(rule.label for rule in rules), default.name or "default")
         seen = Seen()
@@ -99,10 +106,7 @@ class RuleBook:
             Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
             for ordinal, rule in enumerate(self.rules)
         ]
-        self._plain: list[dict[str, dict[int, Settlement]]] = [
-            {} if rule.assesses or rule.ttl_jitter else {method: {} for method in rule.methods or ()}
-            for rule in self.rules
-        ]
+        self._kinds: dict[tuple[int, str], Consider] = {}
         self._off: frozenset[str] = frozenset()
         self._table = PathTable((PathPattern(rule.path), ordinal) for ordinal, rule in enumerate(rules))
 
@@ -130,11 +134,28 @@ class RuleBook:
 
     def plan(self, scope: Scope, place: int = 0) -> Plan:
         """May this request be shared? Everything that method, path and root_path decide; a memo may keep it."""
-        method, path = scope["method"], scope["path"]
-        below = _below_root(path, scope.get("root_path") or "")
+        method, path, root = scope["method"], scope["path"], scope.get("root_path")
+        below = _below_root(path, root) if root else path
         ordinal, parameters = self.find(below, method)
-        rule = self.rules[ordinal]
-        label = self.labels[ordinal]
+        kind = self._kinds.get((ordinal, method)) or self._kind(ordinal, method, below, parameters)
+        if type(kind) is Bypass:
+            return kind
+        if kind.label in self._off:
+            return Bypass("off", kind.label)
+        if ambiguous(path, scope.get("raw_path")) or (below and not below.startswith("/")):
+            return Bypass("target", kind.label)
+        reader = kind.fingerprints
+        try:
+            prefix = reader.prefix(scope, method, place)
+            lookup = reader.prefix(scope, "GET", place) if kind.looks_for_get else prefix
+        except ValueError:
+            return Bypass("unencodable", kind.label)
+        tags = tag_names(kind.rule.tags, parameters)
+        return structs.replace(kind, tags=tags, prefix=prefix, lookup=lookup, place=place)
+
+    def _kind(self, ordinal: int, method: str, path: str, parameters: dict[str, str]) -> Plan:
+        """What all plans have in common that one rule makes for one of its methods, or why there is none."""
+        rule, label = self.rules[ordinal], self.labels[ordinal]
         shares = rule.shares(method) and method in (rule.methods or ())
         if rule.invalidates or (method not in SAFE_METHODS and not shares):
             reason: Reason = "invalidates" if rule.invalidates else "method"
@@ -143,38 +164,29 @@ class RuleBook:
                 label,
                 unsafe=True,
                 tags=tag_names(rule.invalidates, parameters),
-                invalidates_on_error=self._drops_on_error(rule, below),
+                invalidates_on_error=self._drops_on_error(rule, path),
             )
         if not shares:
             return Bypass("method", label)
-        if rule.mode == "off" or label in self._off:
+        if rule.mode == "off":
             return Bypass("off", label)
-        raw_path = scope.get("raw_path")
-        if ambiguous(path, raw_path) or (below and not below.startswith("/")):
-            return Bypass("target", label)
-        reader = self._readers[ordinal]
-        head_from_get = method == "HEAD" and rule.stores and "GET" in (rule.methods or ())
-        try:
-            prefix = reader.prefix(scope, method, place)
-            lookup = reader.prefix(scope, "GET", place) if head_from_get else prefix
-        except ValueError:
-            return Bypass("unencodable", label)
-        return Consider(
+        kind = Consider(
             rule,
             label,
             ordinal,
-            reader,
-            tag_names(rule.tags, parameters),
-            prefix,
-            lookup,
+            self._readers[ordinal],
             reads_body=method not in ("GET", "HEAD"),
             collapses=rule.collapse if rule.collapse is not None else True,
             stores=rule.stores,
             assesses=rule.assesses,
             heeds=rule.stores and rule.honor_request_directives,
-            place=place,
-            plain=self._plain[ordinal].get(method),
+            looks_for_get=method == "HEAD" and rule.stores and "GET" in (rule.methods or ()),
+            plain=None if rule.assesses or rule.ttl_jitter else {},
         )
+        if self._complete is not None:
+            kind = self._complete(kind, method)
+        self._kinds[ordinal, method] = kind
+        return kind
 
 
 def check_names(rules: Iterable[Rule], default: Rule, marked: Iterable[Rule] = ()) -> None:

@@ -77,7 +77,7 @@ class Fingerprinter:
         # Whether a request's query and client are keyed as they stand, under this rule.
         self._keys_all = self.reading.keys_client and not self.reading.ignored_query
         seen = Seen() if seen is None else seen
-        self._seen, self._digests, self._open = seen, seen.digests, seen.open
+        self._once, self._digests, self._open = seen.once, seen.digests, seen.open
         # Where nothing is stored, most requests come once. And as the last one was, the next one will be: with noise,
         # so that it never comes twice as it is; or without secrets, to be looked for as it came.
         self._remembers = rule.stores and self.reading.function is None
@@ -133,7 +133,7 @@ class Fingerprinter:
                     key = self._open.get(request)
                 if key is not None:
                     return key
-                if not self._seen.comes_again(prefix, body, said[4]):
+                if not self._once.comes_again((prefix, body, said[4])):
                     return self._read(prefix, scope, body, shape, said)
             state = self._begin()
             state.update(canonical.encode((prefix, body, host, said[4:9])))
@@ -151,7 +151,8 @@ class Fingerprinter:
         self, seen: bytes, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape, said: Said
     ) -> bytes | Reason:
         """The key of a request that was not found as the last one was."""
-        if not (self._is_open or self._seen.comes_again(prefix, body, said[4])):
+        query = said[4] if type(said[4]) is bytes else None  # else it may have no hash
+        if not (self._is_open or self._once.comes_again((prefix, body, query))):
             return self._read(prefix, scope, body, shape, said)
         request: tuple[Any, ...] | None = None
         if is_open(said):

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from array import array
 from types import NoneType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .memo import Memo
 from .names import is_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 BY_DIGEST: Final = 4096
 AS_THEY_CAME: Final = 1024
@@ -35,6 +38,22 @@ _PLAIN: Final = b"=&-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 """What a query may hold for its names to be read as they stand: nothing is escaped, and no value is a URL."""
 
 
+class Once:
+    """What came once, as far as that is known: the last of each hash."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q", bytes(8 * _TARGETS))
+
+    def comes_again(self, target: Hashable) -> bool:
+        """Whether it has come before; from now on it has. Two that have one hash are taken for the same."""
+        hashed = hash(target)
+        place = hashed % _TARGETS
+        if self._hashes[place] == hashed:
+            return True
+        self._hashes[place] = hashed
+        return False
+
+
 class Seen:
     """Keys by the keyed digest of all that was read of a request; of those without secrets, as they came.
 
@@ -45,16 +64,7 @@ class Seen:
     def __init__(self) -> None:
         self.digests: Memo[bytes, bytes] = Memo(BY_DIGEST)
         self.open: Memo[tuple[Any, ...], bytes] = Memo(AS_THEY_CAME)
-        self._once = array("q", bytes(8 * _TARGETS))
-
-    def comes_again(self, prefix: bytes, body: bytes | None, query: object) -> bool:
-        """Whether a target has come before, as far as that is known: the last of each hash; from now on it has."""
-        target = hash((prefix, body, query if type(query) is bytes else None))
-        place = target % _TARGETS
-        if self._once[place] == target:
-            return True
-        self._once[place] = target
-        return False
+        self.once = Once()
 
 
 def is_open(said: tuple[Any, ...]) -> bool:
