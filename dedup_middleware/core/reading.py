@@ -208,4 +208,9 @@ class Reading(Surroundings):
 
 
 def _patterns(items: Sequence[str], prefix: str) -> tuple[str, ...]:
-    return tuple(item.removeprefix(prefix) for item in items if item.startswith(prefix))
+    """What follows the prefix, in which only `*` is special: `filter[name]` is a name as forms have it."""
+    return tuple(
+        item.removeprefix(prefix).replace("[", "[[]").replace("?", "[?]")
+        for item in items
+        if item.startswith(prefix)
+    )

@@ -16,7 +16,7 @@ from .checks import NOT_YET, check_fields, duration, share, texts, truth, whole
 from .errors import ConfigurationError
 from .http import RESPONSE_OVERHEAD, SAFE_METHODS
 from .paths import PathPattern, check_shared
-from .selectors import TOKEN, Identity, check_ignore, check_parameters, identity_of, vary_of
+from .selectors import TOKEN, Identity, check_parameters, identity_of, ignore_of, vary_of
 
 DEFAULT_METHODS: Final = ("GET", "HEAD", "QUERY")
 WRITING_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
@@ -102,9 +102,8 @@ class Rule(_Path, frozen=True, kw_only=True):
             whole("Rule.max_bytes", self.max_bytes)
         if self.max_responses == 0:
             raise ConfigurationError("Rule.max_responses", 0, "a whole number above 0 (ttl=0 stores nothing)")
-        for field in ("tags", "invalidates", "ignore"):
-            force_setattr(self, field, texts(f"Rule.{field}", getattr(self, field)))
         for field in ("tags", "invalidates"):
+            force_setattr(self, field, texts(f"Rule.{field}", getattr(self, field)))
             check_parameters(f"Rule.{field}", getattr(self, field), parameters)
         if self.name is not None and not (type(self.name) is str and self.name):
             raise ConfigurationError("Rule.name", self.name, "a text that is not empty")
@@ -118,8 +117,7 @@ class Rule(_Path, frozen=True, kw_only=True):
             raise ConfigurationError("Rule.mode", self.mode, '"on" or "off"')
         force_setattr(self, "methods", self._checked_methods())
         force_setattr(self, "vary", vary_of(self.vary))
-        for item in self.ignore:
-            check_ignore(item)
+        force_setattr(self, "ignore", ignore_of(self.ignore))
         force_setattr(self, "identity", identity_of(self.identity))
         self._check_together()
         self._check_caching()

@@ -14,6 +14,8 @@ from .errors import ConfigurationError
 from .names import is_credential, is_secret
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME: Final = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")
+"""A token without `*`: who writes one means any name, and no item of `vary` or `identity` is a pattern."""
 _TAG_PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -49,41 +51,48 @@ def vary_of(value: object) -> tuple[str, ...] | str | None:
     if value == "origin":
         return "origin"
     allowed = (
-        '"origin", or a list of field names, "client", "cookie:NAME", "state:NAME", "scope:NAME"; '
-        '"*" for everything, with "-NAME" for what it should leave out'
+        '"origin", or a list of field names, "client", "cookie:NAME", "state:NAME", "scope:NAME", none with a * in it; '
+        '"*" for everything, with "-NAME" for the fields that it should leave out'
     )
-    items = tuple(
-        item.lower() if not item.startswith(("cookie:", "state:", "scope:")) else item
-        for item in texts("Rule.vary", value, allowed)
-    )
-    for item in items:
-        name = item.removeprefix("-")
-        for prefix in ("cookie:", "state:", "scope:"):
-            if not item.startswith("-") and name.startswith(prefix):
-                name = name.removeprefix(prefix)
-        if item != "*" and not TOKEN.fullmatch(name):
+    given = texts("Rule.vary", value, allowed)
+    items = []
+    for item in given:
+        kind, colon, name = item.partition(":")
+        if not colon or kind not in ("cookie", "state", "scope"):
+            name = item.removeprefix("-")
+        if item != "*" and not _NAME.fullmatch(name):
             raise ConfigurationError("Rule.vary", item, allowed)
-        if item.startswith("-") and "*" not in items:
+        if item.startswith("-") and "*" not in given:
             raise ConfigurationError("Rule.vary", item, '"-NAME" only beside "*"')
-    return items
+        items.append(item if ":" in item else item.lower())
+    return tuple(items)
 
 
-def check_ignore(item: str) -> None:
-    """What `ignore` may name: anything but a credential."""
-    kind, _, pattern = item.partition(":")
-    if kind not in ("query", "body", "header", "state", "scope") or not pattern:
-        raise ConfigurationError(
-            "Rule.ignore",
-            item,
-            '"query:NAME", "body:NAME", "header:NAME", "state:NAME" or "scope:NAME"; NAME may hold *',
-        )
-    never = "no credential: leaving one out of the key would give one caller's response to another"
-    if kind == "header" and (
-        is_credential(pattern.lower()) or pattern.lower() in ("range", "if-range", "host")
-    ):
-        raise ConfigurationError("Rule.ignore", item, never)
-    if kind in ("query", "body") and is_secret(pattern):
-        raise ConfigurationError("Rule.ignore", item, never)
+def ignore_of(value: object) -> tuple[str, ...]:
+    """What `ignore` names, in the form that the engine reads: anything but a credential."""
+    items = texts("Rule.ignore", value)
+    for item in items:
+        kind, _, pattern = item.partition(":")
+        if (
+            kind not in ("query", "body", "header", "state", "scope")
+            or not pattern
+            or (kind == "header" and not TOKEN.fullmatch(pattern))
+        ):
+            raise ConfigurationError(
+                "Rule.ignore",
+                item,
+                '"query:NAME", "body:NAME", "header:NAME", "state:NAME" or "scope:NAME"; NAME may hold *',
+            )
+        if (
+            kind == "header"
+            and (is_credential(pattern.lower()) or pattern.lower() in ("range", "if-range", "host"))
+        ) or (kind in ("query", "body") and is_secret(pattern)):
+            raise ConfigurationError(
+                "Rule.ignore",
+                item,
+                "no credential: leaving one out of the key would give one caller's response to another",
+            )
+    return tuple(item.lower() if item.startswith("header:") else item for item in items)
 
 
 def identity_of(value: object) -> Identity:
@@ -105,11 +114,11 @@ def identity_of(value: object) -> Identity:
     for item in items:
         kind, colon, name = item.partition(":")
         text = name if colon and kind in ("cookie", "header") else item
-        if not TOKEN.fullmatch(text):
+        if not _NAME.fullmatch(text):
             raise ConfigurationError(
                 "Rule.identity",
                 item,
-                '"cookie:NAME", "header:NAME", "user", "session", "certificate" or "client"',
+                '"cookie:NAME", "header:NAME", "user", "session", "certificate" or "client"; NAME without *',
             )
     return tuple(
         item if item.startswith("cookie:") else item.removeprefix("header:").lower() for item in items
