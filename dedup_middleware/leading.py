@@ -142,11 +142,13 @@ def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason
     kept, rule = settled.settlement, exchange.plan.rule
     if settled.says_nothing and reason == "miss" and not rule.cache_status_key:
         return wire.MISS
+    # One that says nothing of its length, where the last one outgrew the cap, will most likely do so, too.
+    grows = reason == "too-large" and settled.head.length is None
     return wire.forwarded(
         reason,
         varied=bool(forward.shown) and rule.stores,
         status=settled.answered,
-        ttl=kept.lifetime if isinstance(kept, Keep) else None,
+        ttl=kept.lifetime if isinstance(kept, Keep) and not grows else None,
         key=settled.variant if rule.cache_status_key else None,
         detail="stale-if-error" if settled.outcome == "stale" else settled.passed,
     )

@@ -396,6 +396,29 @@ async def test_only_a_complete_body_under_the_cap_clears_the_mark_of_one_that_ou
     )
 
 
+async def test_what_will_most_likely_outgrow_the_cap_again_does_not_say_that_it_is_stored(
+    make_dedup: Make,
+) -> None:
+    pieces = [b"x" * 100, b"x"]
+    headers: Pairs = []
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        for message in stream(pieces, headers):
+            await send(message)
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60, max_response_body=100)))
+    told = [(await get(app)).header(STATUS) for _ in range(2)]
+    pieces, headers = [b"x"], [(b"content-length", b"1")]
+    told += [(await get(app)).header(STATUS) for _ in range(2)]
+
+    assert told == [
+        b"dedup; fwd=uri-miss; stored; ttl=60",  # nobody knows how long it will be
+        b"dedup; fwd=uri-miss; detail=too-large",
+        b"dedup; fwd=uri-miss; stored; ttl=60",
+        b"dedup; hit; ttl=60",
+    ]
+
+
 # -- a truncated response is an error for all --------------------------------------------------------------------
 
 
