@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import itertools
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from dedup_middleware.admin.analytics import KINDS, _cell
 from dedup_middleware.admin.audit import Audit
 from dedup_middleware.admin.table import MAX_WAITING, Entry, Table, table_of
 from dedup_middleware.records import analytics as ledger_s
+from dedup_middleware.records.analytics import windows
 
 from .admin_kit import BEARER, House, logged
 from .kit import FakeClock, eventually, get
@@ -73,6 +77,24 @@ async def test_analytics_are_a_table_that_no_spreadsheet_runs(
             assert answer.headers["content-disposition"] == f'attachment; filename="dedup-{kind.name}.csv"'
             assert len(rows) == len(whole[kind.rows])
             assert rows[0].get("rule", f"'{FORMULA}") == f"'{FORMULA}"
+
+
+@pytest.mark.parametrize("kind", ["rates", "latency", "series"])
+async def test_a_table_is_of_one_window_however_long_its_download_takes(
+    house: House, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async with house.client() as client:
+        await client.get("http://app.test/of/another/rule")
+    assert house.dedup.recorder is not None
+    assert await asyncio.wrap_future(house.dedup.recorder.flush())
+    now, days = time.time(), itertools.count()
+    monkeypatch.setattr(windows, "time", SimpleNamespace(time=lambda: now + windows.DAY * next(days)))
+    monkeypatch.setattr(analytics, "_PIECE", 1)  # each page is asked for a day after the one before it
+    async with house.owner() as owner:
+        answer = await owner.get(f"api/analytics/{kind}.csv")
+
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert {row["rule"] for row in rows} == {f"'{FORMULA}", "default"}
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

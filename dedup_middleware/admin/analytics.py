@@ -110,6 +110,8 @@ async def _ask(visit: Visit, kind: Kind, asked: Any) -> Any:
 async def _lines(visit: Visit, kind: Kind, asked: Any, page: Any) -> AsyncIterator[str]:
     columns: list[str] | None = None
     offset = asked.offset
+    if hasattr(page, "since"):  # one that ends with each page's now would shift under the offset
+        asked = replace(asked, since=page.since, until=page.until)
     while True:
         rows = [_flat(msgspec.to_builtins(row)) for row in getattr(page, kind.rows)]
         if columns is None:

@@ -100,7 +100,8 @@ def _ranked(order: Order, ruled: bool, begins: bool, ends: bool, *, limit: int, 
         statement = statement.where(seen >= bindparam("since", type_=seen.type))
     if ends:
         statement = statement.where(seen < bindparam("until", type_=seen.type))
-    return statement.order_by(desc(most)).limit(whole(limit + 1)).offset(whole(offset))
+    # Of those with as many each page knows the same order; both indexes end in the id, or sort a few by it.
+    return statement.order_by(desc(most), desc(_TABLE.c.id)).limit(whole(limit + 1)).offset(whole(offset))
 
 
 def _operation(row: Sequence[Any]) -> Operation:
