@@ -95,8 +95,10 @@ def forwarded(
 ) -> bytes:
     """Cache-Status of a response that this request's own forward brought (RFC 9211 s.2.2 to s.2.8).
 
-    `varied` says that only another variant was stored; `status` is the app's where another one goes out, `ttl` the
-    freshness that is left in seconds where it is stored; `key` is named where the rule asks for it.
+    `varied` says that a Vary has told variants of this key apart: another one was stored, and is perhaps no more; to
+    find out would take an index of variants by key, kept with every response, for one word.
+    `status` is the app's where another one goes out, `ttl` the freshness that is left in seconds where it is stored;
+    `key` is named where the rule asks for it.
     """
     return named(_forwarded(reason, varied, status, None if ttl is None else int(ttl), detail), key)
 
