@@ -51,6 +51,11 @@ NOISE: Final[dict[bytes, re.Pattern[bytes]]] = {
 RELOAD: Final = re.compile(rb"no-cache|max-age=0|no-cache, *max-age=0|max-age=0, *no-cache", re.IGNORECASE)
 """What a browser's reload sends in Cache-Control and Pragma; a rule's ttl holds against it."""
 
+NEVER_DROPPED: Final = frozenset(
+    b"host content-type content-encoding transfer-encoding range if-range".split()
+)
+"""Request fields on which every response depends: whose it is, which part, and how the request's body is to be read."""
+
 ADDRESS_FIELDS: Final = frozenset(
     b"forwarded x-forwarded-for x-forwarded x-forwarded-client-ip forwarded-for x-original-forwarded-for x-real-ip "
     b"x-client-ip client-ip true-client-ip cf-connecting-ip cf-connecting-ipv6 cf-pseudo-ipv4 fastly-client-ip "

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from . import canonical
 from .callers import cookie_pairs, join_cookies, without_analytics
 from .memo import Memo
-from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, ANALYTICS_HINT, NOISE, OVERRIDES, RELOAD, is_credential
+from .names import (
+    ADDRESS_FIELDS,
+    ANALYTICS_COOKIE,
+    ANALYTICS_HINT,
+    NEVER_DROPPED,
+    NOISE,
+    OVERRIDES,
+    RELOAD,
+    is_credential,
+)
 from .surroundings import Part, Surroundings
 
 if TYPE_CHECKING:
@@ -26,9 +35,6 @@ MAX_HEADERS: Final = 256
 _MEMO_HEADERS, _MEMO_NAME_BYTES = 64, 2048
 _SINGLE: Final = frozenset(
     {b"host", b"content-type", b"content-length", b"authorization", b"transfer-encoding"}
-)
-_NEVER_DROPPED: Final = frozenset(
-    {b"host", b"content-type", b"content-encoding", b"transfer-encoding", b"range", b"if-range"}
 )
 VALIDATORS: Final = frozenset({b"if-none-match", b"if-modified-since"})
 _RELOADS: Final = frozenset({b"cache-control", b"pragma"})
@@ -104,7 +110,7 @@ class Reading(Surroundings):
 
     def part(self, name: bytes) -> Part:
         """What becomes of a field of this name (lower case)."""
-        if name in _NEVER_DROPPED or name in self.added:
+        if name in NEVER_DROPPED or name in self.added:
             return Part.KEYED
         if name == b"content-length":
             return Part.VISIBLE

@@ -11,11 +11,14 @@ from typing import Any, Final
 
 from .checks import is_async, texts
 from .errors import ConfigurationError
-from .names import is_credential, is_secret
+from .names import NEVER_DROPPED, is_credential, is_secret
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME: Final = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")
 """A token without `*`: who writes one means any name, and no item of `vary` or `identity` is a pattern."""
+_ALWAYS_COUNTS: Final = (
+    "no field on which a response always depends: its host, its range, how its body is to be read"
+)
 _TAG_PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -64,6 +67,8 @@ def vary_of(value: object) -> tuple[str, ...] | str | None:
             raise ConfigurationError("Rule.vary", item, allowed)
         if item.startswith("-") and "*" not in given:
             raise ConfigurationError("Rule.vary", item, '"-NAME" only beside "*"')
+        if item.startswith("-") and name.lower().encode() in NEVER_DROPPED:
+            raise ConfigurationError("Rule.vary", item, _ALWAYS_COUNTS)
         items.append(item if ":" in item else item.lower())
     return tuple(items)
 
@@ -83,10 +88,11 @@ def ignore_of(value: object) -> tuple[str, ...]:
                 item,
                 '"query:NAME", "body:NAME", "header:NAME", "state:NAME" or "scope:NAME"; NAME may hold *',
             )
-        if (
-            kind == "header"
-            and (is_credential(pattern.lower()) or pattern.lower() in ("range", "if-range", "host"))
-        ) or (kind in ("query", "body") and is_secret(pattern)):
+        if kind == "header" and pattern.lower().encode() in NEVER_DROPPED:
+            raise ConfigurationError("Rule.ignore", item, _ALWAYS_COUNTS)
+        if (kind == "header" and is_credential(pattern.lower())) or (
+            kind in ("query", "body") and is_secret(pattern)
+        ):
             raise ConfigurationError(
                 "Rule.ignore",
                 item,
