@@ -14,6 +14,20 @@ NEVER = ("never retrieved", "was destroyed but it is pending", "was never awaite
 """What no server may log of our tasks."""
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one server come together, whatever their module or line: another one is another process to start."""
+    names = list(SERVERS)
+    places, theirs = [], []
+    for place, item in enumerate(items):
+        if (callspec := getattr(item, "callspec", None)) and "session_line" in callspec.params:
+            server, _ = callspec.params["session_line"]
+            places.append(place)
+            theirs.append((names.index(server.name), item))
+    for place, (_, item) in zip(places, sorted(theirs, key=lambda one: one[0]), strict=True):
+        items[place] = item
+
+
 class Processes:
     """The process of one server at a time; the one before it ends when another is asked for."""
 
