@@ -205,14 +205,22 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty ledger with its tables, for tests to copy: to make the tables takes longer than most of them."""
+    from .records_kit import upgrade
+
+    file = tmp_path_factory.mktemp("upgraded") / "dedup.db"
+    upgrade(f"sqlite:///{file}")
+    assert list(file.parent.iterdir()) == [file], "there is more to copy"
+    return file
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty ledger with its tables; each kind of database in turn."""
-    from .records_kit import upgrade
-
     if request.param == "postgresql":
         emptied: str = request.getfixturevalue("postgres").emptied()
         return emptied
-    url = f"sqlite:///{tmp_path}/dedup.db"
-    upgrade(url)
-    return url
+    shutil.copy(request.getfixturevalue("upgraded"), tmp_path)
+    return f"sqlite:///{tmp_path}/dedup.db"
