@@ -341,7 +341,7 @@ def test_a_rule_is_switched_off_and_on_after_a_question(opened: Callable[..., Pa
     assert "go to the app by themselves" in page.inner_text("dialog")
     page.click("dialog >> text=Switch off")
     page.wait_for_selector("text=“git status” is off.")
-    assert toggle.get_attribute("aria-checked") == "false"
+    page.get_by_role("switch", name="Rule git status", checked=False).wait_for()
 
     toggle.click()
     page.click("dialog >> text=Switch on")
@@ -588,7 +588,8 @@ def test_ticks_leave_the_focus_where_it_is(opened: Callable[..., Page]) -> None:
 def test_nothing_moves_for_whoever_asked_for_rest(opened: Callable[..., Page]) -> None:
     still = opened(busy(), reduced_motion="reduce")
     assert still.evaluate("document.getAnimations().length") == 0
-    assert opened(busy()).evaluate("document.getAnimations().length") > 0
+    moving = opened(busy(), reduced_motion="no-preference")
+    assert moving.evaluate("document.getAnimations().length") > 0
 
 
 # -- whatever the server says is text --------------------------------------------------------------------------------
