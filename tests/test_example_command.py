@@ -27,6 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from example_app.__main__ import INSTALL
 from example_app.burst import REQUESTS
 
+from .example_kit import BRIEFLY
 from .kit import wait_for
 
 if TYPE_CHECKING:
@@ -193,16 +194,6 @@ def _check_traces(collector: Collector, figures: Any) -> None:
 
 def _attribute(span: Any, name: str) -> str:
     return next((entry.value.string_value for entry in span.attributes if entry.key == name), "")
-
-
-BRIEFLY = """
-import sys
-from example_app import __main__ as command, measure, writes
-measure.PAGES = measure.REFRESHES = measure.HITS = 1
-writes.ROUNDS.update(dict.fromkeys(writes.ROUNDS, 1))
-sys.exit(command.main())
-"""
-"""The command with next to no comparison before the page."""
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from .example_kit import BRIEFLY
+
 pytest.importorskip("uvicorn", reason="the example needs its extra: pip install -e '.[example]'")
 
 if TYPE_CHECKING:
@@ -35,18 +37,11 @@ def figures_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, figures_file: Path) -> Iterator[str]:
-    """The page of a real run; when the tests are over, Ctrl-C ends it and nothing is left."""
+    """The page of a real run, whose comparison is as brief as can be; Ctrl-C ends it and nothing is left."""
     folder = tmp_path_factory.mktemp("temporary")
-    command = [
-        sys.executable,
-        "-m",
-        "example_app",
-        "--wait-for-ready",
-        "--json",
-        str(figures_file),
-        "--port",
-        "0",
-    ]
+    options = ["--wait-for-ready", "--json", str(figures_file), "--port", "0"]
+    script = f"import example_app.page{BRIEFLY}"  # whose bursts stay as they are
+    command = [sys.executable, "-c", script, *options]
     with subprocess.Popen(
         command,
         cwd=ROOT,
