@@ -294,14 +294,9 @@ def held(
 
 
 def _blank(browser: Browser) -> Page:
-    """A page in which nothing is: one that a test left, since each new one starts a process of its own.
-
-    It asks for rest: to draw what moves, sixty times a second, takes as much processor time as all else. A page that a
-    test opens with settings of its own asks for none.
-    """
+    """A page in which nothing is: one that a test left, since each new one starts a process of its own."""
     left = (context.pages[0] for context in browser.contexts)
-    blank = next((page for page in left if page.url == "about:blank"), None)
-    return blank or browser.new_page(reduced_motion="reduce")
+    return next((page for page in left if page.url == "about:blank"), None) or browser.new_page()
 
 
 def _wipe(page: Page) -> None:
