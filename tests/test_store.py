@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -394,6 +395,25 @@ def test_the_indexes_do_not_grow_under_churn() -> None:
     store.invalidate(["tag:all"])
     store.sweep(1e9)
     assert shape(store) == EMPTY
+
+
+def test_what_has_left_keeps_no_room_in_the_indexes() -> None:
+    # Of each minute's many responses a single one stays: it must not keep the sets as large as they once were.
+    store = memory_store(max_bytes=10_000_000, max_responses=300)
+    stay = 100
+    for minute in range(stay):
+        now = 60.0 * minute
+        for number in range(100):
+            new = response(expires=now + 86_400, names=(f"tag:{minute}",), generation=minute)
+            assert store.put(0, b"%d:%d" % (minute, number), new, now)
+        for earlier in range(minute + 1):
+            assert store.get(0, b"%d:0" % earlier, now) is not None
+    for number in range(200):
+        assert store.put(0, b"last:%d" % number, response(expires=1e6), 0.0)
+
+    assert {key for _, key, _ in store.items()} >= {b"%d:0" % minute for minute in range(stay)}
+    room = sum(sys.getsizeof(keys) for index in (store._by_name, store._ending) for keys in index.values())
+    assert room < 1000 * store.responses
 
 
 @pytest.mark.parametrize("way", ["expiry", "sweep", "invalidation", "clear", "discard", "eviction"])

@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 DEFAULT_BYTES: Final = 64 * 1024 * 1024
 SPAN: Final = 16.0
 """Seconds within which what ends is looked through together."""
+_ROOMY: Final = 256
+"""Bytes a key that a set may be large; one that grew needs half as many at most."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -224,3 +226,5 @@ def _take_out(index: dict[_T, set[bytes]], name: _T, key: bytes) -> None:
         keys.discard(key)
         if not keys:
             del index[name]
+        elif keys.__sizeof__() > _ROOMY * (len(keys) + 4):  # a set never gets smaller by itself
+            index[name] = set(keys)
