@@ -157,7 +157,7 @@ def _parts(
         keyed["body"] = (
             f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
         )
-        left_out |= {f"body:{name}": _WHY[Part.VISIBLE] for name in reading.ignored_body}
+        left_out |= {item: _WHY[Part.VISIBLE] for item in plan.rule.ignore if item.startswith("body:")}
     if plan.rule.identity not in ("separate", "credentials", "shared", "origin") and not isinstance(
         plan.rule.identity, tuple
     ):
