@@ -657,6 +657,7 @@ def test_a_plan_of_rules_that_change_meanwhile_is_not_remembered(
 ) -> None:
     dedup = make_dedup(Rule("/a", name="it", ttl=5))
     remembered = dedup.plans_at(0)
+    dedup.plan(make_scope("/a"))  # else it would come for the first time, and not be remembered for that
     book = dedup.book
     planned = book.plan
 
