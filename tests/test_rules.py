@@ -674,6 +674,41 @@ def test_a_plan_of_rules_that_change_meanwhile_is_not_remembered(
     assert isinstance(dedup.plan(make_scope("/a")), Bypass)
 
 
+@pytest.mark.parametrize(
+    "change", ["a rule is switched", "a mark asks for one", "an administration is mounted"]
+)
+def test_whatever_changes_the_rules_forgets_the_plans_that_are_remembered(
+    make_dedup: Callable[..., Dedup], change: str
+) -> None:
+    dedup = make_dedup(Rule("/a", name="it", ttl=5))
+    plans = dedup.plans_at(0)  # as a middleware holds them
+
+    def plan() -> tuple[type, str]:
+        dedup.plan(make_scope("/a"))
+        dedup.plan(make_scope("/a"))
+        found = dedup.plan(make_scope("/a"))
+        assert len(plans) == 1, "it is remembered"
+        return type(found), found.label
+
+    assert plan() == (Consider, "it")
+    match change:
+        case "a rule is switched":
+            dedup.switch("it", on=False)
+            assert plan() == (Bypass, "it")
+            dedup.switch("it", on=True)
+            assert plan() == (Consider, "it")
+        case "a mark asks for one":
+            before = dedup.plan(make_scope("/a"))
+            dedup.add_rules({("/a", ("GET",)): Rule("/a", name="marked", ttl=5)})
+            after = dedup.plan(make_scope("/a"))
+            assert isinstance(before, Consider)
+            assert isinstance(after, Consider)
+            assert before.prefix != after.prefix, "of another edition of the rules"
+        case "an administration is mounted":
+            dedup.leave_alone("/a")
+            assert plan() == (Bypass, "it")
+
+
 def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
     dedup = Dedup()
     memories = [dedup.plans_at(place) for place in range(200)]
