@@ -946,6 +946,22 @@ def test_a_memo_keeps_for_another_round_what_is_asked_for() -> None:
     assert len(memo) <= 2 * memo.capacity
 
 
+def test_a_memo_that_is_cleared_while_it_is_asked_remembers_nothing_of_before() -> None:
+    class Slow(dict[str, int]):
+        def get(self, key: str, default: Any = None) -> Any:
+            """Another thread is quicker."""
+            found = super().get(key, default)
+            memo.clear()
+            return found
+
+    memo: Memo[str, int] = Memo(2)
+    memo.old = Slow(a=1)
+
+    assert memo.get("a") == 1
+    assert memo.get("a") is None
+    assert len(memo) == 0
+
+
 def test_a_repeated_request_that_nothing_can_spell_has_no_key() -> None:
     fingerprints = reader(Rule(ttl=60))
     for _ in range(2):  # from the second on it is looked up as it came

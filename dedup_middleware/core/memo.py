@@ -17,20 +17,24 @@ class Memo(Generic[K, V]):
     Single dict operations only, so that threads may share it: the worst of a race is a lost answer.
     """
 
-    __slots__ = ("__weakref__", "capacity", "old", "young")
+    __slots__ = ("__weakref__", "_cleared", "capacity", "old", "young")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.young: dict[K, V] = {}
         self.old: dict[K, V] = {}
+        self._cleared = 0
 
     def get(self, key: K) -> V | None:
         """The remembered answer, or None."""
         value = self.young.get(key)
         if value is None:
+            cleared = self._cleared
             value = self.old.get(key)
             if value is not None:
                 self.put(key, value)
+                if self._cleared != cleared:  # by another thread: what was forgotten stays so
+                    self.discard(key)
         return value
 
     def put(self, key: K, value: V) -> None:
@@ -47,6 +51,7 @@ class Memo(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything."""
+        self._cleared += 1
         self.young = {}
         self.old = {}
 
