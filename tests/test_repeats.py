@@ -177,11 +177,14 @@ def test_requests_that_come_once_push_out_none_that_comes_again() -> None:
     plain, secret = make_scope("/a"), make_scope("/b", headers=[(b"authorization", b"a")])
     for scope in (plain, secret) * 3:
         reader.key(scope, "GET", None)
-    for number in range(10_000):
+    known = *seen.open.young, *seen.digests.young
+    for number in range(20_000):
         headers = [(b"authorization", b"a")] if number % 2 else []
         reader.key(make_scope(f"/c?n={number}", headers=headers), "GET", None)
 
-    assert (len(seen.open), len(seen.digests)) == (1, 1)
+    assert len(seen.open) + len(seen.digests) < 1000  # those few that are taken for one another
+    assert known[0] in seen.open.young
+    assert known[1] in seen.digests.young
 
 
 def test_a_request_for_a_long_path_is_remembered_in_few_bytes() -> None:

@@ -5,7 +5,6 @@ Law: it is the same only if all of it is equal; and what may hold a secret stand
 
 from __future__ import annotations
 
-from array import array
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
 BY_DIGEST: Final = 4096
 AS_THEY_CAME: Final = 1024
 """Requests that are remembered, twice at most."""
-_TARGETS: Final = 4096
-"""Targets that came once."""
+_TARGETS: Final = 8192
+"""Targets that came once, twice as many at most."""
+_ONCE_BYTES: Final = 32 * 1024
 _LARGEST: Final = 2048
 """Bytes of query, names and values of a request that is remembered as it came."""
 _MOST: Final = 32
@@ -39,18 +39,26 @@ _PLAIN: Final = b"=&-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 
 
 class Once:
-    """What came once, as far as that is known: the last of each hash."""
+    """What came once, of the last `_TARGETS` targets at least: a bit for the hash of each, in two generations.
+
+    One that shares its bit with another, as few in a hundred do, is taken for it: it is only remembered too early.
+    """
 
     def __init__(self) -> None:
-        self._hashes = array("q", bytes(8 * _TARGETS))
+        self._young, self._old = bytearray(_ONCE_BYTES), bytearray(_ONCE_BYTES)
+        self._left = _TARGETS
 
     def comes_again(self, target: Hashable) -> bool:
-        """Whether it has come before; from now on it has. Two that have one hash are taken for the same."""
+        """Whether it has come before; from now on it has."""
         hashed = hash(target)
-        place = hashed % _TARGETS
-        if self._hashes[place] == hashed:
+        place, bit = hashed // 8 % _ONCE_BYTES, 1 << hashed % 8
+        if self._young[place] & bit or self._old[place] & bit:
             return True
-        self._hashes[place] = hashed
+        if self._left <= 0:  # below, where two threads count at once
+            self._left = _TARGETS
+            self._old, self._young = self._young, bytearray(_ONCE_BYTES)
+        self._left -= 1
+        self._young[place] |= bit
         return False
 
 
