@@ -22,8 +22,8 @@ _T = TypeVar("_T")
 DEFAULT_BYTES: Final = 64 * 1024 * 1024
 SPAN: Final = 16.0
 """Seconds within which what ends is looked through together."""
-_ROOMY: Final = 256
-"""Bytes a key that a set may be large; one that grew needs half as many at most."""
+_ROOM: Final = 256
+"""Bytes a key that a set may take; one that grows takes half as many at most."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -222,9 +222,11 @@ class MemoryStore:
 
 def _take_out(index: dict[_T, set[bytes]], name: _T, key: bytes) -> None:
     keys = index.get(name)
-    if keys is not None:  # else it is out: a response may depend on one name twice
-        keys.discard(key)
-        if not keys:
-            del index[name]
-        elif keys.__sizeof__() > _ROOMY * (len(keys) + 4):  # a set never gets smaller by itself
-            index[name] = set(keys)
+    if keys is None:
+        return  # it is out: a response may depend on one name twice
+    keys.discard(key)
+    left = len(keys)
+    if not left:
+        del index[name]
+    elif not left & (left - 1) and keys.__sizeof__() > _ROOM * (left + 4):
+        index[name] = set(keys)  # it never gets smaller by itself; looked at whenever half of it has left
