@@ -142,15 +142,24 @@ def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason
     kept, rule = settled.settlement, exchange.plan.rule
     if settled.says_nothing and reason == "miss" and not rule.cache_status_key:
         return wire.MISS
-    # One that says nothing of its length, where the last one outgrew the cap, will most likely do so, too.
-    grows = reason == "too-large" and settled.head.length is None
+    detail: Reason | None = "stale-if-error" if settled.outcome == "stale" else settled.passed
+    ttl = kept.lifetime if isinstance(kept, Keep) else None
+    outgrown = exchange.dedup.outgrown
+    if (
+        ttl is not None
+        and (outgrown.young or outgrown.old)
+        and settled.head.length is None
+        and outgrown.get(settled.variant) is not None
+    ):
+        # It says nothing of its length, and the last one outgrew the cap: so will this one, most likely.
+        ttl, detail = None, detail or "too-large"
     return wire.forwarded(
         reason,
         varied=bool(forward.shown) and rule.stores,
         status=settled.answered,
-        ttl=kept.lifetime if isinstance(kept, Keep) and not grows else None,
+        ttl=ttl,
         key=settled.variant if rule.cache_status_key else None,
-        detail="stale-if-error" if settled.outcome == "stale" else settled.passed,
+        detail=detail,
     )
 
 

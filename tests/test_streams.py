@@ -14,6 +14,7 @@ from dedup_middleware.flight import Flight
 
 from .kit import (
     Call,
+    FakeClock,
     Message,
     Pairs,
     SlowCall,
@@ -416,6 +417,29 @@ async def test_what_will_most_likely_outgrow_the_cap_again_does_not_say_that_it_
         b"dedup; fwd=uri-miss; detail=too-large",
         b"dedup; fwd=uri-miss; stored; ttl=60",
         b"dedup; hit; ttl=60",
+    ]
+
+
+async def test_nor_does_it_where_something_stale_lies_under_its_key(
+    make_dedup: Make, clock: FakeClock
+) -> None:
+    pieces = [b"x"]
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        for message in stream(pieces, []):
+            await send(message)
+
+    rule = Rule(ttl=60, max_response_body=100, stale_if_error=3600)
+    app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
+    told = [(await get(app)).header(STATUS)]
+    pieces = [b"x" * 100, b"x"]
+    clock.now += 61
+    told += [(await get(app)).header(STATUS) for _ in range(2)]
+
+    assert told == [
+        b"dedup; fwd=uri-miss; stored; ttl=60",
+        b"dedup; fwd=stale; stored; ttl=60",
+        b"dedup; fwd=stale; detail=too-large",
     ]
 
 
