@@ -68,12 +68,9 @@ def end(span: Span, name: str, attributes: Attributes, error: str | None) -> Non
 
 def above(headers: Headers | None) -> Context | None:
     """What a request's span stands below: the current span, else what the request's trace fields say."""
-    if not headers:
+    if not headers or _CARRIED.isdisjoint(next(zip(*headers))):  # noqa: B905 - pairs, by the ASGI specification
         return None
-    for name, _ in headers:
-        if name in _CARRIED:
-            return _extracted(headers)
-    return None
+    return _extracted(headers)
 
 
 def _extracted(headers: Headers) -> Context | None:
