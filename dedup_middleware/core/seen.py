@@ -19,7 +19,6 @@ AS_THEY_CAME: Final = 1024
 """Requests that are remembered, twice at most."""
 _TARGETS: Final = 8192
 """Targets that came once, twice as many at most."""
-_ONCE_BYTES: Final = 32 * 1024
 _LARGEST: Final = 2048
 """Bytes of query, names and values of a request that is remembered as it came."""
 _MOST: Final = 32
@@ -39,26 +38,23 @@ _PLAIN: Final = b"=&-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 
 
 class Once:
-    """What came once, of the last `_TARGETS` targets at least: a bit for the hash of each, in two generations.
+    """What came once, of the last `_TARGETS` targets at least: their hashes, in two generations.
 
-    One that shares its bit with another, as few in a hundred do, is taken for it: it is only remembered too early.
+    Two targets of one hash are taken for one: the second is only remembered too early.
     """
 
     def __init__(self) -> None:
-        self._young, self._old = bytearray(_ONCE_BYTES), bytearray(_ONCE_BYTES)
-        self._left = _TARGETS
+        self._young: set[int] = set()
+        self._old: set[int] = set()
 
     def comes_again(self, target: Hashable) -> bool:
         """Whether it has come before; from now on it has."""
         hashed = hash(target)
-        place, bit = hashed // 8 % _ONCE_BYTES, 1 << hashed % 8
-        if self._young[place] & bit or self._old[place] & bit:
+        if hashed in self._young or hashed in self._old:
             return True
-        if self._left <= 0:  # below, where two threads count at once
-            self._left = _TARGETS
-            self._old, self._young = self._young, bytearray(_ONCE_BYTES)
-        self._left -= 1
-        self._young[place] |= bit
+        if len(self._young) >= _TARGETS:
+            self._old, self._young = self._young, set()
+        self._young.add(hashed)
         return False
 
 
