@@ -124,7 +124,8 @@ class DedupMiddleware:
             self._shape = shape = shape_of(scope)
             said = shape.read(scope)
         if type(said[8]) is not list:  # ASGI allows any iterable, and some can be read once
-            scope["headers"] = list(said[8])
+            scope["headers"] = list(said[8] or ())
+            shape = shape_of(scope)  # a scope made by hand may have had none
             said = shape.read(scope)
         dedup = self.dedup
         if not dedup.on:

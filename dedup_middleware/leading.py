@@ -145,14 +145,11 @@ def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason
     detail: Reason | None = "stale-if-error" if settled.outcome == "stale" else settled.passed
     ttl = kept.lifetime if isinstance(kept, Keep) else None
     outgrown = exchange.dedup.outgrown
-    if (
-        ttl is not None
-        and (outgrown.young or outgrown.old)
-        and settled.head.length is None
-        and outgrown.get(settled.variant) is not None
-    ):
-        # It says nothing of its length, and the last one outgrew the cap: so will this one, most likely.
-        ttl, detail = None, detail or "too-large"
+    if ttl is not None and (outgrown.young or outgrown.old) and settled.head.length is None:
+        until = outgrown.get(settled.variant)
+        if until is not None and exchange.dedup.clock() < until:
+            # It says nothing of its length, and the last one outgrew the cap: so will this one, most likely.
+            ttl, detail = None, detail or "too-large"
     return wire.forwarded(
         reason,
         varied=bool(forward.shown) and rule.stores,

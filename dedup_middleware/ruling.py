@@ -52,7 +52,7 @@ class Ruling:
         self._telemetry = telemetry
         self._max_bytes = max_bytes
         self._own: frozenset[str] = frozenset()
-        self._editions = self._forgotten = 0
+        self._editions = 0
         self._once = Once()
         self._apply()
 
@@ -141,7 +141,6 @@ class Ruling:
 
     def forget(self) -> None:
         """Forget all plans."""
-        self._forgotten += 1
         for held in self._plans.valuerefs():  # at once: another thread may add one meanwhile
             plans = held()
             if plans is not None:
@@ -152,7 +151,7 @@ class Ruling:
         target = (scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path"))
         if plans is None:
             plans = self.plans_at(place)
-        forgotten = self._forgotten
+        cleared = plans.cleared
         plan = plans.get(target)
         if plan is None:
             plan = self.book.plan(scope, place)
@@ -166,7 +165,7 @@ class Ruling:
                 and len(target[0]) + len(target[1]) + len(target[2] or b"") <= _PLAN_BYTES
             ):
                 plans.put(target, plan)
-                if self._forgotten != forgotten:  # by another thread, before this one was put
+                if plans.cleared != cleared:  # by another thread, before this one was put
                     plans.discard(target)
         return plan
 

@@ -92,6 +92,8 @@ TARGETS: dict[str, Request] = {
     "a space in the query": {"query_string": b"a=b c"},
     "a line feed in the query": {"query_string": b"a=1\nb=2"},
     "delete in the query": {"query_string": b"\x7f"},
+    "a query that a layer left as text": {"query_string": "a=b"},
+    "a raw_path that a layer left as text": {"path": "/a", "raw_path": "/a"},
     "a root_path that is not a prefix of whole segments": {
         "root_path": "/a",
         "path": "/a//b",
@@ -347,7 +349,9 @@ async def test_no_scope_can_break_the_middleware(make_dedup: Make, more: Request
             assert (await Call(app, scope).done()).status == 200
 
 
-@pytest.mark.parametrize("missing", ["scheme", "raw_path", "root_path", "client", "server", "asgi"])
+@pytest.mark.parametrize(
+    "missing", ["scheme", "raw_path", "root_path", "client", "server", "asgi", "headers", "query_string"]
+)
 async def test_what_a_server_may_leave_out_is_not_missed(make_dedup: Make, missing: str) -> None:
     app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup(default=Rule(ttl=60)))
     bodies = []

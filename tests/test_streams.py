@@ -420,6 +420,24 @@ async def test_what_will_most_likely_outgrow_the_cap_again_does_not_say_that_it_
     ]
 
 
+async def test_a_minute_later_it_says_so_again(make_dedup: Make, clock: FakeClock) -> None:
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        for message in stream([b"x" * 100, b"x"], []):
+            await send(message)
+
+    rule = Rule(ttl=60, max_response_body=100, collapse=False)  # no look-up lets go of the mark before
+    app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
+    told = [(await get(app)).header(STATUS) for _ in range(2)]
+    clock.now += 61
+    told.append((await get(app)).header(STATUS))
+
+    assert told == [
+        b"dedup; fwd=uri-miss; stored; ttl=60",
+        b"dedup; fwd=uri-miss; detail=too-large",
+        b"dedup; fwd=uri-miss; stored; ttl=60",
+    ]
+
+
 async def test_nor_does_it_where_something_stale_lies_under_its_key(
     make_dedup: Make, clock: FakeClock
 ) -> None:

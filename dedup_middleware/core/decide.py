@@ -223,6 +223,8 @@ def _are_one_mark(rule: Rule, other: Rule, marks: Sequence[Rule]) -> bool:
 def ambiguous(path: str, raw_path: bytes | None) -> bool:
     """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...)."""
     if raw_path is not None:
+        if type(raw_path) is not bytes:
+            return True  # an outer layer's, which has rewritten the target
         if _PLAIN_PATH.fullmatch(raw_path) is None and (
             not raw_path.startswith(b"/") or _BAD_RAW_PATH.search(raw_path) is not None
         ):
@@ -233,8 +235,8 @@ def ambiguous(path: str, raw_path: bytes | None) -> bool:
 
 
 def ambiguous_query(query: bytes) -> bool:
-    """Whether a query holds what no URI does (control characters, spaces)."""
-    return _BAD_QUERY.search(query) is not None
+    """Whether a query holds what no URI does (control characters, spaces), or is no bytes: an outer layer's."""
+    return type(query) is not bytes or _BAD_QUERY.search(query) is not None
 
 
 def tag_names(templates: Sequence[str], parameters: dict[str, str]) -> tuple[str, ...]:

@@ -17,23 +17,24 @@ class Memo(Generic[K, V]):
     Single dict operations only, so that threads may share it: the worst of a race is a lost answer.
     """
 
-    __slots__ = ("__weakref__", "_cleared", "capacity", "old", "young")
+    __slots__ = ("__weakref__", "capacity", "cleared", "old", "young")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.young: dict[K, V] = {}
         self.old: dict[K, V] = {}
-        self._cleared = 0
+        self.cleared = 0
+        """How often it was: what was found out before that is not to be remembered any more."""
 
     def get(self, key: K) -> V | None:
         """The remembered answer, or None."""
         value = self.young.get(key)
         if value is None:
-            cleared = self._cleared
+            cleared = self.cleared
             value = self.old.get(key)
             if value is not None:
                 self.put(key, value)
-                if self._cleared != cleared:  # by another thread: what was forgotten stays so
+                if self.cleared != cleared:  # by another thread: what was forgotten stays so
                     self.discard(key)
         return value
 
@@ -51,7 +52,7 @@ class Memo(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything."""
-        self._cleared += 1
+        self.cleared += 1
         self.young = {}
         self.old = {}
 

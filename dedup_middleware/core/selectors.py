@@ -81,6 +81,7 @@ def ignore_of(value: object) -> tuple[str, ...]:
         if (
             kind not in ("query", "body", "header", "state", "scope")
             or not pattern
+            or not pattern.isprintable()  # no lone surrogate, which nothing can encode
             or (kind == "header" and not TOKEN.fullmatch(pattern))
         ):
             raise ConfigurationError(
