@@ -99,7 +99,7 @@ class Engine:
             # Rules change places: nothing that was computed under another one may answer.
             self.holdings.drop_all("code")
             self.ruling.add(fresh)
-            self.holdings.renew()
+            self.keeper.renew()  # bounded as the rules say now
 
     def in_use(self) -> None:
         """Somebody uses the engine: its threads, where it has any, run from now on."""

@@ -38,12 +38,12 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         settled: Settled | None = await waiter.head()
         if settled is None:
             if not exchange.plan.rule.share_errors:
-                exchange.alone = "failed"
+                exchange.alone = "unshared-error"
                 return False
             error = flight.error_type or "IncompleteResponse"
             raise ForwardFailed(error, flight.trace_id)  # noqa: TRY301 - told below
         if settled.passed is not None:
-            exchange.alone = settled.passed if settled.passed == "server-error" else "hit-for-miss"
+            exchange.alone = "unshared-error" if settled.passed == "server-error" else "hit-for-miss"
             return False
         if settled.vary and exchange.differs(settled):
             return False

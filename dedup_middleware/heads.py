@@ -90,7 +90,7 @@ def open_head(forward: Forward, message: Message) -> None:
 
 def _settle(forward: Forward, head: Answer) -> Settlement:
     plan, method = forward.plan, forward.method
-    if head.plain and plan.plain is not None and (head.length or 0) <= plan.rule.max_response_body:
+    if head.plain and plan.plain is not None and (head.length or 0) <= plan.room:
         known = plan.plain.get(head.status)
         if known is None:
             known = plan.plain[head.status] = settle(plan.rule, method, head)

@@ -116,16 +116,12 @@ class Holdings:
         if self.flights.under_way:
             self.flights.invalidate_for(address_name(scope), Caller.of(scope).may_be)
 
-    def renew(self) -> None:
-        """An empty store takes the place of the one in use: it is bounded as the rules say now."""
-        self.keeper.store = self.keeper.make()
-
     def forked(self) -> None:
         """In a child process: flights are the parent's, and what its threads held or were changing stays as it was."""
         self.lock = threading.RLock()
         self.flights.lock = self.lock
         self.flights.reset()
-        self.renew()
+        self.keeper.store = self.keeper.make()
         self.keeper.stop(None)
 
     def _tell(

@@ -57,6 +57,7 @@ def settled_by(
         one_identity=lambda: one_identity(plan.fingerprints.reading, scope),
         authorized=authorized,
         ranged=ranged,
+        room=plan.room,
         wall=wall,
         delay=delay,
     )

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_names
 from .core.errors import ConfigurationError
+from .core.http import RESPONSE_OVERHEAD
 from .core.memo import Memo
 from .core.rules import Rule
 from .core.seen import Once
@@ -54,6 +55,7 @@ class Ruling:
         self._own: frozenset[str] = frozenset()
         self._editions = 0
         self._once = Once()
+        self.switched_off: frozenset[str] = frozenset()
         self._apply()
 
     def fresh(
@@ -63,7 +65,7 @@ class Ruling:
         return {place: rule for place, rule in marked.items() if place not in self._marked}
 
     def add(self, marked: Mapping[tuple[str, tuple[str, ...]], Rule]) -> None:
-        """Put rules into force that marks ask for, after those that were given; all that are switched off are on.
+        """Put rules into force that marks ask for, after those that were given; what is switched off stays so.
 
         Raises:
             ConfigurationError: for a name that another rule has.
@@ -75,14 +77,17 @@ class Ruling:
 
     def _apply(self) -> None:
         self._editions += 1
-        self.switched_off: frozenset[str] = frozenset()
         rules = (*self._given, *self._marked.values())
         terms: list[Terms] = []
 
         def complete(kind: Consider, method: str) -> Consider:
-            tallies = self._tallies(kind.label, method)
+            rule, most = kind.rule, self.bounds[kind.ordinal].max_bytes
             return structs.replace(
-                kind, terms=terms[kind.ordinal], tally=tallies, where=where(kind.label, method)
+                kind,
+                room=min(rule.max_response_body, most - RESPONSE_OVERHEAD) if rule.stores else kind.room,
+                tally=self._tallies(kind.label, method),
+                terms=terms[kind.ordinal],
+                where=where(kind.label, method),
             )
 
         book = RuleBook(rules, self.default, self._hasher, self.own_states, self._editions, complete)
@@ -101,6 +106,7 @@ class Ruling:
             )
             for rule, label in zip(book.rules, book.labels, strict=True)
         ]
+        book.switch(self.switched_off)
         self.book = book  # whole: another thread may be planning
         """The rules in force, in the order in which they are tried."""
         self.forget()

@@ -245,6 +245,33 @@ async def an_app_that_raises(world: World) -> None:
     ]
 
 
+@counts({("forwarded", "failed"): 1, ("forwarded", "unshared-error"): 3})
+async def an_app_that_raises_once_and_shares_no_errors(world: World) -> None:
+    runs = []
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        runs.append(scope)
+        await asyncio.sleep(0)
+        if len(runs) == 1:
+            raise ValueError
+        await send(head())
+        await send(chunk(b"a", more=False))
+
+    await ended(world.calls(world.use(failing, default=Rule(share_errors=False)), 4))
+
+
+@counts({("forwarded", "server-error"): 1, ("forwarded", "unshared-error"): 3})
+async def an_app_that_answers_an_error_once_and_shares_none(world: World) -> None:
+    statuses = [503]
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await send(head(statuses.pop() if statuses else 200))
+        await send(chunk(b"a", more=False))
+
+    await ended(world.calls(world.use(failing, default=Rule(share_errors=False)), 4))
+
+
 @counts({("forwarded", "failed"): 4})
 async def an_app_that_raises_and_shares_no_errors(world: World) -> None:
     async def failing(scope: Any, receive: Any, send: Any) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from . import fields, freshness
 from .answer import read_answer
 from .names import CLIENT_STATE
-from .settle import Keep, Pass, settle
+from .settle import STORABLE, Keep, Pass, settle
 from .status import Reason
 
 if TYPE_CHECKING:
@@ -74,9 +74,13 @@ def account(
     one_identity: bool,
     authorized: bool,
     ranged: bool,
+    room: int,
     wall: float,
 ) -> ResponseAccount:
-    """Account for a response to a request under this rule that came at `wall`, in seconds of the epoch."""
+    """Account for a response to a request under this rule that came at `wall`, in seconds of the epoch.
+
+    A body of more than `room` bytes is not stored.
+    """
     answer = read_answer(status, headers, method)
     settled = settle(
         rule,
@@ -85,6 +89,7 @@ def account(
         one_identity=lambda: one_identity,
         authorized=authorized,
         ranged=ranged,
+        room=room,
         wall=wall,
     )
     if isinstance(settled, Pass):
@@ -99,7 +104,11 @@ def account(
     if any(name.lower() in CLIENT_STATE - settled.stripped for name, _ in answer.headers):
         because.append(("it states that it is for all, and so is what it sets", "RFC 9111 s.7.3"))
     if not isinstance(settled, Keep):
-        because.append(("nothing says that it may be stored", "RFC 9111 s.3"))
+        because.append(
+            ("it is longer than max_bytes, or the store, has room for", "rule")
+            if answer.length is not None and answer.length > room
+            else ("nothing says that it may be stored", "RFC 9111 s.3")
+        )
         return ResponseAccount("share", None, 0.0, float(answer.age or 0), 0.0, 0.0, because)
     because.insert(0, _lifetime(rule, answer, wall))
     if authorized:
@@ -128,14 +137,16 @@ def account(
 def _lifetime(rule: Rule, answer: Answer, wall: float) -> tuple[str, str]:
     """Where the freshness lifetime comes from."""
     if not rule.follows_origin:
-        return "the rule's ttl says how long it is fresh", "rule"
-    said = fields.directives(answer.control)
-    if rule.targeted_cache_control and answer.targeted and fields.targeted_directives(answer.targeted):
-        return "CDN-Cache-Control says how long it is fresh", "RFC 9213 s.2.2"
+        field = "ttl" if answer.status in STORABLE else "negative_ttl"
+        return f"the rule's {field} says how long it is fresh", "rule"
+    targeted = fields.targeted_directives(answer.targeted) if rule.targeted_cache_control else None
+    said = fields.directives(answer.control) if targeted is None else targeted
     for name in (b"s-maxage", b"max-age"):
         if said.seconds(name) is not None:
+            if targeted is not None:
+                return "CDN-Cache-Control says how long it is fresh", "RFC 9213 s.2.2"
             return f"{name.decode()} says how long it is fresh", "RFC 9111 s.4.2.1"
-    if answer.expires is not None:
+    if answer.expires is not None and targeted is None:
         return "Expires says how long it is fresh", "RFC 9111 s.5.3"
     if rule.heuristic_freshness and freshness.heuristic_lifetime(answer, wall):
         return "a tenth of the time since Last-Modified", "RFC 9111 s.4.2.2"

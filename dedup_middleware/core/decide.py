@@ -55,7 +55,8 @@ class Consider(Unseen, msgspec.Struct, frozen=True):
     `prefix` begins its fingerprint; `lookup` that of the stored response to look for: a HEAD's `looks_for_get`.
     `stores` says that something may be stored under its rule, `assesses` that this may be of use when it is stale,
     `heeds` that requests may ask for less or more.
-    `plain` remembers how answers that are plain were settled, by their status (None: each is settled by itself).
+    `plain` remembers how answers that are plain were settled, by their status (None: each is settled by itself), while
+    their bodies are said to have at most `room` bytes: what may be shared and, where its rule stores, stored.
     The engine's own are `tally` (where hits and misses are counted, by their reason), `terms` (what flights have in
     common) and `where` (what histograms are told of its forwards).
     """
@@ -75,6 +76,7 @@ class Consider(Unseen, msgspec.Struct, frozen=True):
     looks_for_get: bool = False
     place: int = 0
     plain: dict[int, Settlement] | None = None
+    room: int = 0
     tally: Any = None
     terms: Any = None
     where: Any = None
@@ -182,6 +184,7 @@ class RuleBook:
             heeds=rule.stores and rule.honor_request_directives,
             looks_for_get=method == "HEAD" and rule.stores and "GET" in (rule.methods or ()),
             plain=None if rule.assesses or rule.ttl_jitter else {},
+            room=rule.max_response_body,
         )
         if self._complete is not None:
             kind = self._complete(kind, method)

@@ -116,6 +116,7 @@ def _account(
         one_identity=one_identity(reading, scope),
         authorized=plan.rule.identity == "origin" and b"authorization" in seen,
         ranged=b"range" in seen,
+        room=plan.room,
         wall=wall,
     )
 

@@ -86,14 +86,16 @@ def settle(
     one_identity: Callable[[], bool] = bool,
     authorized: bool = False,
     ranged: bool = False,
+    room: int | None = None,
     wall: float = 0.0,
     delay: float = 0.0,
 ) -> Settlement:
     """Who may use this response (RFC 9111 s.3, s.4)?
 
     `one_identity` says that all who may wait for it are one caller (by default they are not); `authorized` that the
-    request carried an Authorization which the key does not hold (s.3.5), `ranged` that the app saw a Range. `wall` is
-    the time in seconds of the epoch, `delay` how long the head took to come, in seconds.
+    request carried an Authorization which the key does not hold (s.3.5), `ranged` that the app saw a Range. A body of
+    more than `room` bytes is not stored. `wall` is the time in seconds of the epoch, `delay` how long the head took to
+    come, in seconds.
     """
     if answer.length is not None and answer.length > rule.max_response_body:
         return Pass("too-large")
@@ -133,8 +135,12 @@ def settle(
             return Pass("partial")  # a part that nobody asked for
         if authorized and not any(name in said for name in _PERMITS):
             return Pass("authorization")
-        return _by_origin(rule, method, answer, said, expires, varied, stripped, wall, delay)
-    return _by_rule(rule, method, answer, said, varied, stripped)
+        settled = _by_origin(rule, method, answer, said, expires, varied, stripped, wall, delay)
+    else:
+        settled = _by_rule(rule, method, answer, said, varied, stripped)
+    if isinstance(settled, Keep) and room is not None and answer.length is not None and answer.length > room:
+        return ShareOnly(varied, stripped) if settled.passed is None else Pass(settled.passed)
+    return settled
 
 
 _NOTHING_SAID: Final = fields.directives(())

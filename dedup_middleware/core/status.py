@@ -29,6 +29,7 @@ Reason = Literal[
     # forwarded
     "miss",
     "hit-for-miss",
+    "unshared-error",
     "nested",
     "max-wait",
     "not-collapsed",

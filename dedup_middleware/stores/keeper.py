@@ -6,6 +6,7 @@ an empty store takes its place.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
@@ -100,8 +101,16 @@ class Keeper:
     def start_anew(self, operation: str, error: Exception) -> int:
         """What should have gone may still be there: an empty store takes the place of the one that failed."""
         self.failed(operation, error)
-        self.store = self.make()
+        self.renew()
         return 0
+
+    def renew(self) -> None:
+        """An empty store takes the place of the one in use, and counts on from there."""
+        before, store = self.store, self.make()
+        with suppress(Exception):  # one that fails may not even count
+            store.stored, store.evicted = before.stored, before.evicted
+            store.expired, store.invalidated = before.expired, before.invalidated
+        self.store = store
 
     def stop(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Sweep no more in this loop (None: in whichever it is)."""
