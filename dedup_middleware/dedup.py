@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from .core.rules import Rule
+    from .core.status import Reason
     from .events import Event, Listener, Subscription
     from .records import Ledger
 
@@ -214,12 +215,19 @@ class Dedup(Engine):
         a status and header fields, it also says whether that may be stored and shared, how long it is fresh, and by
         which section. Secrets show as `***`. Nothing is executed.
         """
+        asked = config.example_scope(method, target, headers, client, scheme, root_path) | dict(scope or {})
+        passed_by: Reason | None = None
+        if self.is_own(asked):
+            passed_by = "off"
+        elif not self.on:
+            passed_by = "disabled"
         return explain(
             self.book,
-            config.example_scope(method, target, headers, client, scheme, root_path) | dict(scope or {}),
+            asked,
             body,
             None if response is None else (response[0], config.header_pairs(response[1])),
             self.wall(),
+            passed_by,
         )
 
     async def call(

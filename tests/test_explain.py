@@ -84,6 +84,28 @@ def test_every_part_is_told_once_with_why() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("cookie", "kept"), [("sid=1; _ga=GA1.2; _gid=2", True), ("_ga=GA1.2; _gid=2", False)]
+)
+def test_cookies_of_page_analytics_are_told_as_left_out(cookie: str, kept: bool) -> None:
+    told = Dedup().explain(headers={"cookie": cookie})
+    without = Dedup().explain(headers={"cookie": "sid=1"} if kept else {})
+
+    assert {name for name in told.left_out if name.startswith("cookie:")} == {"cookie:_ga", "cookie:_gid"}
+    assert told.keyed == without.keyed
+    assert told.visible == without.visible
+
+
+def test_what_is_switched_off_is_told_so() -> None:
+    dedup = Dedup([CHAT], enabled=False)
+    told = dedup.explain("GET", "/chat/1/history")
+    assert (told.rule, told.decision, told.reason) == ("chat", "bypass", "disabled")
+    dedup.enabled = True
+    dedup.leave_alone("/chat")
+    assert dedup.explain("GET", "/chat/1/history").reason == "off"
+    assert dedup.explain("GET", "/other").decision == "consider"
+
+
 def test_the_lines_of_one_field_are_all_told() -> None:
     told = Dedup().explain(headers=[("x-a", "1"), ("x-a", "2")])
     assert told.keyed["header:x-a"] == "1, 2"

@@ -273,6 +273,24 @@ async def test_marks_read_late_never_serve_what_another_rule_stored() -> None:
     await dedup.aclose()
 
 
+async def test_marks_read_late_never_switch_a_rule_on_nor_count_backwards() -> None:
+    dedup = Dedup([Rule("/x", ttl=60, max_responses=1), Rule("/off", ttl=60, name="off")])
+    one = DedupMiddleware(Starlette(routes=[Route("/x", Runs().endpoint())]), dedup=dedup)
+    for number in range(3):
+        await get(one, f"/x?{number}")
+    dedup.switch("off", on=False)
+    dedup.clear()
+    before = dedup.stats()
+    two = DedupMiddleware(Starlette(routes=[Route("/y", deduplicate(ttl=5)(Runs().endpoint()))]), dedup=dedup)
+    await get(two, "/nothing-here")
+
+    after = dedup.stats()
+    assert (after.stored, after.evicted, after.invalidated) == (before.stored, before.evicted, 1) == (3, 2, 1)
+    assert dedup.switched_off == {"off"}
+    assert dedup.explain(target="/off").reason == "off"
+    await dedup.aclose()
+
+
 # -- methods ---------------------------------------------------------------------------------------------------------
 
 

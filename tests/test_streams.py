@@ -420,6 +420,33 @@ async def test_what_will_most_likely_outgrow_the_cap_again_does_not_say_that_it_
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "store"),
+    [
+        (Rule(ttl=60, max_bytes=3000), "memory://"),
+        (Rule.shared_cache(max_bytes=3000), "memory://"),
+        (Rule(ttl=60), "memory://?max_bytes=3000"),
+    ],
+    ids=["max_bytes", "by the origin", "the store"],
+)
+@pytest.mark.parametrize("length", [900, 1901])
+async def test_what_there_is_no_room_for_does_not_say_that_it_is_stored(
+    make_dedup: Make, rule: Rule, store: str, length: int
+) -> None:
+    headers = [(b"content-length", b"%d" % length), (b"cache-control", b"max-age=60")]
+    bare = SteppedApp(*stream([b"x" * length], headers))
+    app = DedupMiddleware(bare, dedup=make_dedup(default=rule, store=store))
+    calls = [call(app) for _ in range(2)]
+    bare.step(len(bare.script))
+    first, second = [(await one.done()).header(STATUS) for one in calls]
+
+    assert bare.runs == 1, "all who wait have it"
+    assert first == b"dedup; fwd=uri-miss" + (b"; stored; ttl=60" if length == 900 else b"")
+    assert second == b"dedup; fwd=uri-miss; collapsed"
+    assert app.dedup.stats().stored == (length == 900)
+    assert app.dedup.explain(response=(200, {"content-length": "1901"})).response.decision == "share"  # type: ignore[union-attr] # it was asked about
+
+
 async def test_a_minute_later_it_says_so_again(make_dedup: Make, clock: FakeClock) -> None:
     async def bare(scope: Any, receive: Any, send: Any) -> None:
         for message in stream([b"x" * 100, b"x"], []):

@@ -14,6 +14,7 @@ import msgspec
 from . import canonical, masks
 from .account import ResponseAccount, account
 from .assess import wants
+from .callers import cookie_pairs
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .http import Headers
     from .reading import Reading
+    from .status import Reason
 
 _WHY: Final = {
     Part.NOISE: "noise: says which request this is, not what it asks for",
@@ -34,6 +36,7 @@ _WHY: Final = {
     Part.PRESENT: "that it is there is keyed; only public, s-maxage or must-revalidate share what it says",
     Part.RELOAD: "a reload does not punch through a rule's ttl: hidden from the app",
 }
+_ANALYTICS: Final = "a cookie of page analytics is no identity: hidden from the app"
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -63,11 +66,15 @@ def explain(
     body: bytes,
     response: tuple[int, Headers] | None = None,
     wall: float = 0.0,
+    passed_by: Reason | None = None,
 ) -> Explanation:
-    """Explain one request, and a response to it that comes at `wall`; nothing is executed or remembered."""
+    """Explain one request, and a response to it that comes at `wall`; nothing is executed or remembered.
+
+    `passed_by` is why it is bypassed whatever the rules say.
+    """
     plan = book.plan(scope)
-    if isinstance(plan, Bypass):
-        return _bypassed(plan.label, plan.reason, scope)
+    if passed_by is not None or isinstance(plan, Bypass):
+        return _bypassed(plan.label, passed_by or plan.reason, scope)
     reader = plan.fingerprints
     reading = reader.reading
     if ambiguous_query(scope["query_string"]):
@@ -142,6 +149,12 @@ def _parts(
         field = name.lower()
         what = fate(reading, scope, field, value)
         text = field.decode("latin-1")
+        if what is Part.KEYED and field == b"cookie":
+            kept = cookie_pairs(b"; ".join(line for _, line in reading.without_analytics([(name, value)])))
+            gone = {cookie for cookie, _ in cookie_pairs(value)} - {cookie for cookie, _ in kept}
+            left_out |= {f"cookie:{cookie.decode('latin-1')}": _ANALYTICS for cookie in gone}
+            if not kept:
+                continue
         if what is Part.KEYED or (what is Part.COOKIE and field in seen):
             line, before = _masked(text, value.decode("latin-1")), keyed.get(f"header:{text}")
             keyed[f"header:{text}"] = line if before is None else f"{before}, {line}"
