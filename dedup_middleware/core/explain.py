@@ -73,8 +73,10 @@ def explain(
     `passed_by` is why it is bypassed whatever the rules say.
     """
     plan = book.plan(scope)
-    if passed_by is not None or isinstance(plan, Bypass):
+    if isinstance(plan, Bypass):
         return _bypassed(plan.label, passed_by or plan.reason, scope)
+    if passed_by is not None:
+        return _bypassed(plan.label, passed_by, scope)
     reader = plan.fingerprints
     reading = reader.reading
     if ambiguous_query(scope["query_string"]):

@@ -253,7 +253,7 @@ def an_invalidation_forgets_the_store() -> list[Patch]:
 
 
 def a_store_that_cannot_forget_is_kept() -> list[Patch]:
-    return [_text(Keeper, "start_anew", "self.store = self.make()", "pass")]
+    return [_text(Keeper, "start_anew", "self.renew()", "pass")]
 
 
 def a_write_invalidates_only_before() -> list[Patch]:
