@@ -20,7 +20,7 @@ from .core.shape import NO_SHAPE, shape_of
 from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
-from .incoming import again, read_body, replay
+from .incoming import again, read_body, read_nothing, replay
 from .refresh import refresh
 from .routes import own_places, routes_of
 from .telemetry import log
@@ -154,7 +154,10 @@ class DedupMiddleware:
         body: bytes | None = None
         if plan.reads_body or said[6] not in ("1.1", "1.0", None):
             try:
-                messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
+                if plan.reads_body:
+                    messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
+                else:
+                    messages, raw, doubt = await read_nothing(receive)
             except BaseException:
                 dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
                 raise

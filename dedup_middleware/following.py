@@ -33,7 +33,7 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
     waiter = flight.board(leader=False, listen=exchange.listen)
     head_ns: int | None = None
     error: str | None = None
-    stood_in = False
+    gone = stood_in = False
     try:
         settled: Settled | None = await waiter.head()
         if settled is None:
@@ -67,7 +67,7 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         exchange.gave_up = True
         return False
     except WaiterGoneError:
-        pass
+        gone = True
     except BaseException as failure:  # cancelled, or the client's send has failed
         error = error or type(failure).__qualname__
         raise
@@ -78,4 +78,6 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
                 tell_request(exchange, "stale", "stale-if-error", flight, head_ns, error)
             else:
                 tell_request(exchange, "collapsed", "in-flight", flight, head_ns, error)
+    if gone:
+        await exchange.send_nothing()
     return True

@@ -14,7 +14,7 @@ from .core.names import PERSONAL_FIELDS
 from .core.settle import MOST_FIELDS, Keep, Pass, Settlement, ShareOnly, settle
 from .core.variants import hidden_in, told_apart
 from .keeping import settled_by, update_by_head
-from .scopes import copy_back, session_content
+from .scopes import copy_back, session_content, session_was_read
 from .settled import Settled
 
 if TYPE_CHECKING:
@@ -61,9 +61,12 @@ def open_head(forward: Forward, message: Message) -> None:
     leaders, validation, trace = forward.leader_scope, forward.validation, flight.trace
     head = read_answer(message["status"], message.get("headers", ()), forward.method)
     settlement = _settle(forward, head) if validation is None else _validated(forward, validation, head)
-    if ("session" in leaders or forward.session is not None) and session_content(leaders) != forward.session:
-        settlement = Pass("session")
-    elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
+    if "session" in leaders or forward.session is not None:
+        if session_content(leaders) != forward.session:
+            settlement = Pass("session")
+        elif session_was_read(leaders):  # the session's layer sees that of its own request alone
+            head.shared = [*head.shared, (b"vary", b"Cookie")]
+    if head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
         settlement = Pass("vary")
     settled = Settled(head, settlement, forward.shown, flight.key)  # type: ignore[arg-type] # ours are digests
     if type(settlement) is Pass:  # a struct's isinstance asks its metaclass

@@ -5,12 +5,39 @@ Law: what was read is never lost: a bypass begins with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope
 
     from .core.status import Reason
+
+PATIENCE: Final = 1.0
+"""Seconds for which a request that most likely has no body may leave open whether it has one."""
+
+
+async def read_nothing(receive: Receive) -> tuple[list[Message], bytes | None, Reason | None]:
+    """What `read_body` gives for a method without a body, by the first message alone.
+
+    Under HTTP/2 no field says that there is none (RFC 9113 s.8.1: its stream ends), and a client may leave that open
+    for ever: the app, which need not ask for it, does not wait.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # another kind of loop, under which nothing is shared
+        message = await receive()
+    else:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await receive()
+        except TimeoutError:
+            return [], None, "request-body"
+    if message["type"] != "http.request":
+        return [message], None, "disconnected"
+    if message.get("body") or message.get("more_body", False):
+        return [message], None, "request-body"
+    return [message], b"", None
 
 
 async def read_body(

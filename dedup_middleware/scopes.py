@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _OWN: Final = frozenset({"headers", "client", "state", "extensions", "user", "auth", "session"})
-"""What a flight's scope has of its own: never copied to the leader's."""
+"""What a flight's scope has of its own: never copied to the leader's, but for a state that it had none of."""
 _unread: Final = count()
 
 
@@ -26,21 +26,34 @@ def copy_back(
     `given` is the app's `scope` as it was at first.
     """
     for name, value in scope.items():
-        if given.get(name, _OWN) is not value and name not in _OWN:
+        if given.get(name, _OWN) is not value and (
+            name not in _OWN or (name == "state" and name not in leaders)
+        ):
             leaders[name] = value
 
 
 def session_content(scope: MutableMapping[str, Any]) -> bytes | None:
-    """What a session holds, in a form that tells whether the app has changed it; what can't be read may have been."""
+    """What a session holds, in a form that tells whether the app has changed it; what can't be read may have been.
+
+    One that was set to what it held counts as changed, too, where it says so: its cookie is renewed by that.
+    """
     session = scope.get("session")
     if session is None:
         return None
     for read in (_by_content, repr):
         try:
-            return canonical.encode(read(session))
+            return canonical.encode((read(session), getattr(session, "modified", None) is True))
         except Exception:  # noqa: BLE001, S112 - a session is whatever an outer layer made: one not loaded yet raises anything
             continue
     return b"unread %d" % next(_unread)
+
+
+def session_was_read(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the app has looked at a session that notes it (Starlette's): then its outer layer says `Vary: Cookie`."""
+    try:
+        return getattr(scope.get("session"), "accessed", None) is True
+    except Exception:  # noqa: BLE001 - as above
+        return True
 
 
 def _by_content(session: Any) -> Any:

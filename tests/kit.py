@@ -79,16 +79,18 @@ def _heard(task: asyncio.Future[Any]) -> None:
 
 
 class Call:
-    """One request under way: what the server saw, and what its client can do to it."""
+    """One request under way: what the server saw, and what its client can do to it; without a body it says nothing."""
 
-    def __init__(self, app: Any, scope: dict[str, Any], body: bytes = b"", *, stalled: bool = False) -> None:
+    def __init__(
+        self, app: Any, scope: dict[str, Any], body: bytes | None = b"", *, stalled: bool = False
+    ) -> None:
         self.scope = scope
         self.messages: list[Message] = []
         self.reading = asyncio.Event()
         if not stalled:
             self.reading.set()
         self.head_sent = asyncio.Event()
-        self._body: bytes | None = body
+        self._body = body
         self._gone = asyncio.Event()
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
         self.task.add_done_callback(_heard)

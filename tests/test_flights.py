@@ -337,6 +337,8 @@ NOT_FOR_OTHERS: list[tuple[int, list[tuple[bytes, bytes]], str]] = [
     (200, [(b"vary", b"*")], "vary"),
     (200, [(b"content-type", b"text/event-stream; charset=utf-8")], "stream"),
     (200, [(b"content-type", b"application/x-ndjson")], "stream"),
+    (200, [(b"content-type", b"application/jsonl")], "stream"),
+    (200, [(b"content-type", b"application/json-seq; charset=utf-8")], "stream"),
     (200, [(b"content-length", b"1048577")], "too-large"),
     (200, [(b"clear-site-data", b'"cookies"')], "personal-field"),
     (200, [(b"surrogate-control", b"no-store")], "no-store"),

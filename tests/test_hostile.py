@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core import names
 
-from .kit import Call, FakeClock, GatedApp, Message, call, get, make_scope, settle
+from .kit import Call, FakeClock, GatedApp, Message, VirtualTime, call, get, make_scope, settle
 
 pytestmark = pytest.mark.slow
 
@@ -292,7 +292,23 @@ async def test_a_get_with_an_endless_body_is_passed_on(make_dedup: Make, http_ve
     scope = make_scope(http_version=http_version)
     one = Endless(app, scope, lambda _: _piece(b"x" * 60), last=10**9)
     await one.done()
-    assert (one.body, one.header(b"cache-status")) == (b"%d" % (60 * 11), None)
+    assert (one.body, one.header(b"cache-status")) == (b"%d" % (60 * 10), None)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_client_that_never_says_whether_it_sends_a_body_never_holds_a_request_up(
+    virtual_time: VirtualTime, make_dedup: Make, method: str
+) -> None:
+    """Under HTTP/2 a stream that was not ended says nothing; the bare app would have answered."""
+    dedup = make_dedup(default=Rule(ttl=60))
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+    one = Call(app, make_scope(method=method, http_version="2"), body=None)
+    await virtual_time.go(0.9)
+    assert not one.started
+    await virtual_time.go(0.2)
+
+    assert (await one.done()).status == 200
+    assert {key[:2] for key in dedup.telemetry.counts} == {("bypassed", "request-body")}
 
 
 @pytest.mark.parametrize(

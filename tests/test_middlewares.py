@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import importlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.fingerprint import Fingerprinter
 
 from .framework_kit import Ask, Site, Work, watch, without_ours
-from .kit import HOST, Message, VirtualTime, eventually, make_scope, settle
+from .kit import HOST, Call, Message, VirtualTime, call, eventually, get, make_scope, settle
 from .telemetry_kit import Seen, context, links, number, parent
 
 pytestmark = pytest.mark.slow
@@ -435,6 +436,108 @@ async def test_context_variables_reach_the_app_from_outside_and_stay_in_it(make_
     await Site(layer, Work()).get("/")
 
     assert seen == ["by the layer", "unset"]
+
+
+# -- what outer layers see of the app's call -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(ttl=60)], ids=["collapsed", "stored"])
+async def test_an_answer_that_a_session_went_into_always_says_vary_cookie(
+    make_dedup: MakeDedup, rule: Rule
+) -> None:
+    """Starlette's session layer looks at its own request's session; that of a follower, or a hit, nobody has read."""
+    gate = asyncio.Event()
+
+    async def who(request: Request) -> Response:
+        await gate.wait()
+        return JSONResponse(request.session)
+
+    async def nobody(request: Request) -> Response:
+        return PlainTextResponse("nothing of it")
+
+    inner = DedupMiddleware(
+        Starlette(routes=[Route("/who", who), Route("/nobody", nobody)]), dedup=make_dedup(default=rule)
+    )
+    app = SessionMiddleware(inner, secret_key="of a test")
+    cookie = SIGNER.sign(b64encode(b'{"user": "ann"}'))
+    calls = [call(app, "/who", headers=[(b"cookie", b"session=" + cookie)]) for _ in range(3)]
+    await settle()
+    gate.set()
+    calls = [await one.done() for one in calls]
+    calls.append(await get(app, "/who", headers=[(b"cookie", b"session=" + cookie)]))
+
+    assert [one.header(b"vary") for one in calls] == [b"Cookie"] * 4
+    assert [(await get(app, "/nobody")).header(b"vary") for _ in range(2)] == [None] * 2
+    assert [b"collapsed" in (one.header(b"cache-status") or b"") for one in calls] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+async def test_a_session_that_is_set_to_what_it_held_is_renewed_for_each(make_dedup: MakeDedup) -> None:
+    async def touch(request: Request) -> Response:
+        await asyncio.sleep(0)
+        request.session["user"] = "ann"
+        return PlainTextResponse("a rolling session")
+
+    inner = DedupMiddleware(
+        Starlette(routes=[Route("/touch", touch)]), dedup=make_dedup(default=Rule(ttl=60))
+    )
+    app = SessionMiddleware(inner, secret_key="of a test")
+    cookie = SIGNER.sign(b64encode(b'{"user": "ann"}'))
+    calls = [call(app, "/touch", headers=[(b"cookie", b"session=" + cookie)]) for _ in range(3)]
+
+    assert all([(await one.done()).header(b"set-cookie") for one in calls])
+
+
+async def test_what_the_app_leaves_in_a_state_that_the_server_gave_none_of_reaches_outer_layers(
+    make_dedup: MakeDedup,
+) -> None:
+    async def signed_in(request: Request) -> Response:
+        request.state.user = "ann"
+        return PlainTextResponse("hello")
+
+    inner = DedupMiddleware(Starlette(routes=[Route("/", signed_in)]), dedup=make_dedup())
+    for with_state in (False, True):
+        scope = make_scope()
+        if with_state:
+            scope["state"] = {}
+        await Call(inner, scope).done()
+        assert scope["state"] == {"user": "ann"}
+
+
+@pytest.mark.parametrize("asks", ["alone", "with another one", "an app that never ends"])
+async def test_an_outer_layer_always_hears_an_answer_when_its_client_has_left(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, asks: str
+) -> None:
+    """Starlette's BaseHTTPMiddleware raises "No response returned" where there is none."""
+    gate, heard = asyncio.Event(), list[int]()
+
+    async def slow(request: Request) -> Response:
+        await gate.wait()
+        return PlainTextResponse("done")
+
+    async def log(request: Request, call_next: Any) -> Response:
+        answer: Response = await call_next(request)
+        heard.append(answer.status_code)
+        return answer
+
+    inner = DedupMiddleware(Starlette(routes=[Route("/", slow)]), dedup=make_dedup())
+    app = BaseHTTPMiddleware(inner, dispatch=log)
+    calls = [call(app) for _ in range(2 if asks == "with another one" else 1)]
+    await virtual_time.go(0.5)
+    for one in calls:
+        one.disconnect()
+    await virtual_time.go(0.5)
+    if asks != "an app that never ends":
+        gate.set()
+    await virtual_time.go(5)
+
+    for one in calls:
+        await one.done()
+    assert heard == [499] * len(calls)
 
 
 # -- OpenTelemetry's own instrumentation -------------------------------------------------------------------------------

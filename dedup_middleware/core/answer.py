@@ -33,7 +33,9 @@ _READ: Final = (
     )
 )
 _STREAMS: Final = re.compile(
-    rb"\s*(?:text/event-stream|multipart/x-mixed-replace|application/x-ndjson)", re.IGNORECASE
+    rb"\s*(?:text/event-stream|multipart/x-mixed-replace"
+    rb"|application/(?:x-ndjson|jsonl|x-jsonlines|json-seq|stream\+json))",
+    re.IGNORECASE,
 )
 _NONCE: Final = re.compile(rb"'nonce-", re.IGNORECASE)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
