@@ -436,6 +436,7 @@ async def stream(scope: Any, receive: Any, send: Any) -> None:
         await send(chunk(piece(scope["path"], number), more=number < PIECES - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("readers", [1, 2], ids=["alone", "two-each"])
 async def test_bodies_of_many_slow_readers_never_hold_more_than_the_budget(

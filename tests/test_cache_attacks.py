@@ -279,6 +279,7 @@ async def test_what_a_head_renews_while_it_is_fetched_anew_is_fetched_anew_again
     assert site.origin.runs == ran + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x-{}", "x-{}-token"], ids=["plain", "credential"])
 @pytest.mark.parametrize(
     "rule",

@@ -281,6 +281,7 @@ def sight(rule: Rule, fingerprints: Fingerprinter, scope: Request, body: bytes) 
     return what
 
 
+@pytest.mark.slow
 @examples(60)
 @given(rules(), requests())
 @example(Rule(vary="origin", identity=["cookie:sid"]), PLAIN_GET)
@@ -308,6 +309,7 @@ def test_equal_keys_mean_that_the_app_sees_equal_requests(rule: Rule, request: R
     assert len(seen) > 1 or request != PLAIN_GET, "nothing of all this tells requests apart"
 
 
+@pytest.mark.slow
 @examples(20)
 @given(rules(), requests())
 def test_a_request_always_has_the_key_that_it_had(rule: Rule, request: Request) -> None:
@@ -367,6 +369,7 @@ plain_data = st.recursive(
 words = st.text("abc=&:;,./", min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.lists(st.tuples(words, words), min_size=1, max_size=4), words, words, st.integers(0, 20), st.booleans()
@@ -392,6 +395,7 @@ def test_no_boundary_can_be_shifted(
     assert key_of(fingerprints, respelled(scope, changed)) != key_of(fingerprints, scope)
 
 
+@pytest.mark.slow
 @quick
 @given(plain_data, plain_data)
 def test_plain_data_has_one_encoding_and_no_other_has_it(one: Any, other: Any) -> None:
@@ -432,6 +436,7 @@ def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
     return value
 
 
+@pytest.mark.slow
 @quick
 @given(json_values, st.data())
 def test_the_canonical_form_depends_on_the_value_alone(value: Any, data: st.DataObject) -> None:
@@ -447,6 +452,7 @@ def test_the_canonical_form_depends_on_the_value_alone(value: Any, data: st.Data
     assert canonical(json.dumps(json.loads(other)).encode()) == form, "once more changes nothing"
 
 
+@pytest.mark.slow
 @quick
 @given(json_values, json_values)
 def test_canonical_forms_are_equal_only_for_equal_values(one: Any, other: Any) -> None:
@@ -666,6 +672,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_no_field_can_keep_a_pattern_busy() -> None:
     """A pattern that backtracks takes hours for these; a minute is enough by far for one that does not."""
     done = subprocess.run(
@@ -797,6 +804,7 @@ def two_requests(draw: st.DrawFn) -> tuple[Request, Request]:
     return one, mutated(draw, one)
 
 
+@pytest.mark.slow
 @examples(200)
 @given(two_requests())
 def test_keys_are_equal_only_for_equivalent_requests(both: tuple[Request, Request]) -> None:

@@ -128,6 +128,7 @@ async def test_durations_fall_into_buckets_of_seconds(
     assert sorted(only.bucket_counts, reverse=True)[:5] == [1, 1, 1, 1, 0]
 
 
+@pytest.mark.slow
 async def test_ten_thousand_urls_methods_and_users_make_no_more_series_than_a_few(
     make_dedup: Make, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

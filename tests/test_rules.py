@@ -616,6 +616,7 @@ def test_an_unknown_route_stores_nothing(method: str) -> None:
     assert not plan.rule.stores
 
 
+@pytest.mark.slow
 def test_the_memory_of_plans_is_bounded_and_changes_no_answer(make_dedup: Callable[..., Dedup]) -> None:
     dedup = make_dedup(Rule("/n/{id}", name="it", ttl=5, tags=["n:{id}"]))
     plans = dedup.plans_at(0)
@@ -709,6 +710,7 @@ def test_whatever_changes_the_rules_forgets_the_plans_that_are_remembered(
             assert plan() == (Bypass, "it")
 
 
+@pytest.mark.slow
 def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
     dedup = Dedup()
     memories = [dedup.plans_at(place) for place in range(200)]
@@ -732,6 +734,7 @@ def test_plans_are_forgotten_while_another_thread_makes_middlewares() -> None:
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 def test_a_thousand_rules_are_found_as_one() -> None:
     dedup = Dedup([Rule(f"/r{number}/{{id}}", name=f"r{number}") for number in range(1000)])
 

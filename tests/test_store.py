@@ -380,6 +380,7 @@ def shape(store: MemoryStore) -> dict[str, int]:
 EMPTY = dict.fromkeys(["live", "partitions", "names", "ending", "bytes", "responses"], 0)
 
 
+@pytest.mark.slow
 def test_the_indexes_do_not_grow_under_churn() -> None:
     store = memory_store(max_responses=10)
 
