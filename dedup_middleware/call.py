@@ -71,7 +71,8 @@ class Call:
                 self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
                 return value.value
             flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
-            if flight is None:
+            # The invalidation of this call's own tags concerns the value too: from now on, and since it was begun.
+            if flight is None or not dedup.flights.depends(flight, self._names, ""):
                 return await self._lead(loop, reason, listed=attempt < 2)
             if waits_for_itself(flight):
                 return await self._lead(loop, "nested", listed=False)
@@ -122,8 +123,6 @@ class Call:
         return flight.head[0]
 
     async def _follow(self, flight: Flight) -> Any:
-        for name in self._names:  # whose invalidation concerns the value too, from now on
-            self.dedup.flights.add_name(flight, name)
         waiter = flight.board(leader=False)
         holder = current()
         trace: Trace | None = flight.trace

@@ -227,10 +227,10 @@ class FlightTable:
             self._marks.clear()
             self._floor = self.opened
 
-    def depends(self, flight: Flight, names: Iterable[str], origin: str) -> None:
-        """The flight depends on more names, which its response has told; those of `origin` begin so.
+    def depends(self, flight: Flight, names: Iterable[str], origin: str) -> bool:
+        """The flight depends on more names, as has become known; those of `origin` begin so.
 
-        Where one of them was invalidated since the flight was opened, its result is out of date.
+        Where one of them was invalidated since the flight was opened, its result is out of date: False.
         """
         with self.lock:
             for name in names:
@@ -238,6 +238,7 @@ class FlightTable:
                 since = max(self._floor, *(self._marks.get((name, within), 0) for within in ("", origin)))
                 if since >= flight.generation:
                     self._overtake(flight)
+            return flight.current
 
     def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
         """Close the flights under one name that somebody waits or waited for of whom `is_same` says so.

@@ -45,7 +45,7 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         if settled.passed is not None:
             exchange.alone = "unshared-error" if settled.passed == "server-error" else "hit-for-miss"
             return False
-        if settled.vary and exchange.differs(settled):
+        if settled.outdated or (settled.vary and exchange.differs(settled)):
             return False
         if not exchange.is_satisfied(settled):
             exchange.alone = "request"

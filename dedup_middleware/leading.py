@@ -57,7 +57,8 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
         if len(exchange.led) > 1:
             error = await _first_error(exchange, flight)
     except asyncio.CancelledError:  # by the server: the flight goes on for the others
-        _tell(exchange, reason, flight, error="CancelledError")
+        stood_in = settled is not None and settled.outcome == "stale"
+        _tell(exchange, "stale-if-error" if stood_in else why, flight, settled, error="CancelledError")
         raise
     if error is None and lost is None and settled is not None and flight.complete and not waiter.cut:
         outcome = settled.outcome
@@ -89,6 +90,12 @@ async def hear_out(exchange: Exchange) -> None:
                 raise error
             finally:
                 del error  # its traceback holds this frame: together they would keep the flight alive
+
+
+async def left_behind(exchange: Exchange) -> None:
+    """Wait for the flights that this request left: its call ends when the app's have, whatever became of it."""
+    for led in exchange.led:
+        await led.joined()
 
 
 async def _first_error(exchange: Exchange, flight: Flight | None = None) -> BaseException | None:

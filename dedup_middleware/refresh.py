@@ -60,6 +60,7 @@ def refresh(
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
+    flight.disown()  # nobody leads it, so nobody would hear its error, whose traceback holds it
     flight.launch()
 
 

@@ -20,8 +20,9 @@ class Settled(Unseen, msgspec.Struct, eq=False):
 
     `vary` are the fields that tell variants of the base key apart, `variant` the key of this one; `passed` says that
     only the leader may use the response, and why. `route` is known where somebody is to be told. `before` is the
-    leader's scope as it was asked, where it may have to ask again for another variant. One that `says_nothing` is
-    shared while it is under way and kept by nobody, and there is no more to tell of it.
+    leader's scope as it was asked, where it may have to ask again for another variant. One that is `outdated` turned
+    out to be of before an invalidation: followers ask anew. One that `says_nothing` is shared while it is under way and
+    kept by nobody, and there is no more to tell of it.
     """
 
     head: Answer
@@ -35,3 +36,4 @@ class Settled(Unseen, msgspec.Struct, eq=False):
     mangled: bool = False
     before: dict[str, Any] | None = None
     says_nothing: bool = False
+    outdated: bool = False

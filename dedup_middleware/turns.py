@@ -14,7 +14,7 @@ from .core.shape import NO_SHAPE
 from .following import follow
 from .forward import Forward
 from .incoming import again, replay
-from .leading import MAX_TURNS, hear_out, lead
+from .leading import MAX_TURNS, hear_out, lead, left_behind
 from .nesting import current, waiting
 from .refresh import refresh
 from .serving import look_up, refuse, serve, serve_from_whole
@@ -137,9 +137,13 @@ async def run(exchange: Exchange) -> None:
                     done = await lead(exchange, flight, forward, reason)
             if done:
                 return
-    except BaseException:
-        for led in exchange.led:  # one that it left for another variant may yet fail
-            led.disown()
+    except BaseException as failure:
+        try:
+            if isinstance(failure, Exception):
+                await left_behind(exchange)
+        finally:
+            for led in exchange.led:  # where it was cancelled, one may yet fail
+                led.disown()
         raise
     raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
 

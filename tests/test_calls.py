@@ -142,6 +142,21 @@ async def test_a_value_computed_before_an_invalidation_is_not_kept_after_it(
     assert await dedup.call("k", work, ttl=60, tags=["git:a"]) == "run 2"
 
 
+async def test_a_call_with_another_tag_never_joins_what_was_begun_before_that_was_invalidated(
+    make_dedup: MakeDedup,
+) -> None:
+    dedup, work = make_dedup(), Work()
+    (before,) = ask(dedup, work, 1, tags=["git:a"])
+    await until(lambda: work.runs == 1)
+    await dedup.invalidate("git:b")
+    (alike,) = ask(dedup, work, 1, tags=["git:a"])
+    (after,) = ask(dedup, work, 1, tags=["git:b"])
+    await until(lambda: work.runs == 2)
+    work.gate.set()
+
+    assert [await before, await alike, await after] == ["run 1", "run 1", "run 2"]
+
+
 async def test_two_routes_share_one_piece_of_work(make_dedup: MakeDedup) -> None:
     dedup, work = make_dedup(), Work()
 

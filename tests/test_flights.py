@@ -420,6 +420,52 @@ async def test_followers_that_differ_in_a_vary_field_never_share_and_regroup_by_
     assert {one.header(STATUS) for one in calls} == ({b"dedup; hit; ttl=60"} if ttl else {MISS, COLLAPSED})
 
 
+async def test_a_call_that_left_its_run_for_another_variant_and_failed_there_never_ends_before_its_run(
+    make_dedup: Make,
+) -> None:
+    """Outer layers close what the app still uses when the call ends."""
+    gates, over, runs = [asyncio.Event() for _ in range(2)], list[int](), [0]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        runs[0] += 1
+        number = runs[0]
+        await asyncio.sleep(0)
+        await send(head(200, [(b"vary", b"x-a")]))
+        await send(chunk(b"part"))
+        await gates[number - 1].wait()
+        await send(chunk(b"", more=False))
+        over.append(number)
+
+    site = DedupMiddleware(app, dedup=make_dedup(default=Rule(ttl=60, vary=[])))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def broken(message: Message) -> None:
+        raise OSError("the client has gone")
+
+    async def kept(message: Message) -> None:
+        sent.append(message)
+
+    first = asyncio.ensure_future(site(make_scope("/a", headers=[(b"x-a", b"1")]), receive, broken))
+    others = [
+        asyncio.ensure_future(site(make_scope("/a", headers=[(b"x-a", b"1")]), receive, kept))
+        for _ in range(7)
+    ]
+    await settle()
+    gates[1].set()
+    await settle()
+    assert 2 in over
+    assert not first.done(), "its own run is not over"
+    gates[0].set()
+    with pytest.raises(OSError, match="gone"):
+        await first
+    await asyncio.gather(*others)
+    assert sorted(over) == [1, 2]
+
+
 async def test_an_answer_for_nobodys_language_goes_only_to_those_who_sent_none(make_dedup: Make) -> None:
     bare = GatedApp(by_language)
     app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(vary=[])))

@@ -755,6 +755,46 @@ async def test_the_cost_of_an_invalidation_does_not_depend_on_what_else_is_store
     assert dedup.store.responses == 1998
 
 
+# -- what only the response tells -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["by code", "by a write"])
+@pytest.mark.parametrize("ttl", [0, 60])
+async def test_who_joins_after_a_group_was_invalidated_never_gets_what_was_begun_before(
+    make_dedup: MakeDedup, how: str, ttl: int
+) -> None:
+    """The flight's head is not there yet, so that nobody knows to which groups it belongs (RFC 9875 s.2)."""
+    version, gate = [0], asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            version[0] += 1
+            await send(head(200, [(b"cache-group-invalidation", b'"catalogue"')]))
+            await send(chunk(b"", more=False))
+            return
+        now = version[0]
+        await gate.wait()
+        await send(head(200, [(b"cache-groups", b'"catalogue"')]))
+        await send(chunk(b"version %d" % now, more=False))
+
+    dedup = make_dedup(Rule("/a", ttl=ttl))
+    site = DedupMiddleware(app, dedup=dedup)
+    before = [call(site, "/a") for _ in range(2)]
+    await settle()
+    if how == "by code":
+        version[0] += 1
+        await dedup.invalidate("catalogue")
+    else:
+        await get(site, "/other", method="POST", client=("10.9.9.9", 1))
+    after = [call(site, "/a") for _ in range(3)]
+    await settle()
+    gate.set()
+
+    assert {(await one.done()).body for one in after} == {b"version 1"}
+    assert (await before[0].done()).body == b"version 0", "it was begun before"
+    await before[1].done()
+
+
 # -- every await of a fill -------------------------------------------------------------------------------------------
 
 FILL = ["body", "start", "read", "before head", "after head", "between chunks", "after last", "background"]

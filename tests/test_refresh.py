@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from dedup_middleware import Dedup, Rule
+from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.refresh import PAUSE
 
 from .cache_kit import Answer, Site, error, ok, status_of, unchanged
-from .kit import FakeClock, VirtualTime, no_task_for_flights, settle, until
+from .kit import FakeClock, VirtualTime, chunk, get, head, no_task_for_flights, settle, until
 from .telemetry_kit import Metrics, Seen, context
 
 MakeDedup = Callable[..., Dedup]
@@ -153,6 +155,34 @@ async def test_a_background_forward_that_fails_concerns_nobody_and_is_tried_agai
     assert (await site.get()).body == b"two"
     told = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert bool(told) is (isinstance(failure, ValueError) and rule is SHARED)
+
+
+async def test_a_background_forward_that_failed_holds_nothing_until_the_collector_comes_by(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    """Its error's traceback holds the flight, and that what was stored."""
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if dedup.stats().stored:
+            await gate.wait()
+            raise ValueError("it failed")
+        await send(head())
+        await send(chunk(b"one", more=False))
+
+    dedup = make_dedup(Rule("/x", ttl=10, stale_while_revalidate=30))
+    site = DedupMiddleware(app, dedup=dedup)
+    await get(site, "/x")
+    clock.advance(11)
+    gc.disable()
+    try:
+        await get(site, "/x")
+        flights = [weakref.ref(flight) for flight in dedup.flights.under_way.values()]
+        gate.set()
+        await settle()
+        assert [flight() for flight in flights] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("answer", [error(418), error(403), ok(b"two", cache_control="no-store")], ids=repr)

@@ -32,6 +32,36 @@ async def stale(
     return site
 
 
+@pytest.mark.parametrize("answered", [304, 503])
+async def test_who_is_cancelled_after_its_last_byte_is_told_as_it_was_answered(
+    make_dedup: MakeDedup, clock: FakeClock, answered: int
+) -> None:
+    """By the server, while the app's background work goes on."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        first = b"if-none-match" not in dict(scope["headers"])
+        await send(head(200 if first else answered, [(b"etag", b'"a"'), (b"cache-control", b"max-age=10")]))
+        await send(chunk(b"one" if first else b"", more=False))
+        if not first:
+            await background.wait()
+
+    background = asyncio.Event()
+    dedup = make_dedup(SHARED)
+    site = DedupMiddleware(app, dedup=dedup)
+    await get(site, "/x")
+    clock.advance(11)
+    one = call(site, "/x")
+    await settle()
+    assert (one.status, one.body) == (200, b"one")
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one.done()
+
+    outcome = ("revalidated", "stale") if answered == 304 else ("stale", "stale-if-error")
+    assert {key[:2] for key in dedup.telemetry.counts} == {("forwarded", "miss"), outcome}
+    background.set()
+
+
 # -- one conditional forward -----------------------------------------------------------------------------------------
 
 

@@ -314,7 +314,7 @@ def what_a_flight_waits_for_is_not_overtaken() -> list[Patch]:
 
 
 def a_cancelled_leader_is_not_counted() -> list[Patch]:
-    told = '_tell(exchange, reason, flight, error="CancelledError")'
+    told = '_tell(exchange, "stale-if-error" if stood_in else why, flight, settled, error="CancelledError")'
     return _in(turns, _text(leading, "lead", told, "pass"))
 
 
