@@ -698,6 +698,7 @@ async def test_the_cautious_profile_stores_for_each_caller_apart_private_respons
         (SHARED, "s-maxage=60", True),
         (SHARED, "no-cache, max-age=60", False),
         (SHARED, "max-age=0", False),
+        (SHARED, "public, max-age=0, stale-while-revalidate=60", False),
         (SHARED, "private, max-age=60", False),
         (ORIGIN, "public, max-age=60", False),
         (Rule("/x", ttl="origin", share_cookies=True), "max-age=60", True),

@@ -238,6 +238,17 @@ FORBIDDEN: list[tuple[str, Rule, Fields, dict[str, Any], str]] = [
     ("7.3 Set-Cookie, s-maxage=0", SHARED, COOKIE | control("s-maxage=0", "max-age=60"), {}, "set-cookie"),
     ("7.3 Set-Cookie, Expires: 0", SHARED, COOKIE | {"expires": "0"}, {}, "set-cookie"),
     ("7.3 Set-Cookie, no-cache", SHARED, COOKIE | control("no-cache", "max-age=60") | ETAG, {}, "set-cookie"),
+    *(
+        (f"7.3 Set-Cookie, public but {said}", SHARED, COOKIE | control("public", said) | ETAG, {}, "set-cookie")
+        for said in (
+            "max-age=0",
+            "max-age=0, must-revalidate",
+            "max-age=0, stale-while-revalidate=60",
+            "s-maxage=0, max-age=60",
+            "max-age=x",
+        )
+    ),
+    ("7.3 public but Expires: 0", SHARED, COOKIE | control("public") | {"expires": "0"}, {}, "set-cookie"),
     ("7.3 Set-Cookie, must-revalidate", SHARED, COOKIE | control("must-revalidate") | ETAG, {}, "set-cookie"),
     (
         "7.3 Set-Cookie, no-store that is not meant",
@@ -344,6 +355,12 @@ ALLOWED: list[tuple[str, Rule, Fields, dict[str, Any]]] = [
         SHARED,
         control("public", "max-age=60") | COOKIE,
         {"authorized": True},
+    ),
+    (
+        "7.3 public, a shared lifetime above 0",
+        SHARED,
+        control("public", "max-age=0", "s-maxage=60") | COOKIE,
+        {},
     ),
     ("rule share_cookies", Rule(ttl="origin", share_cookies=True), FRESH | COOKIE, {}),
     (

@@ -167,13 +167,14 @@ def _personal(
 def _is_for_all(answer: Answer, said: Directives, expires: bytes | None, wall: float) -> bool:
     """Whether a response states itself that it may be reused for anybody: public, or a lifetime (RFC 9111 s.7.3).
 
-    A lifetime of 0, and one beside no-cache, is what apps write against reuse.
+    A lifetime of 0 is what apps write against reuse, beside public too, and without public so is no-cache.
     """
     if b"no-store" in said or said.bare(b"private"):
         return False
-    if b"public" in said:
-        return True
-    return not said.bare(b"no-cache") and bool(freshness.explicit_lifetime(answer, said, expires, wall))
+    lifetime = freshness.explicit_lifetime(answer, said, expires, wall)
+    if lifetime == 0:
+        return False
+    return b"public" in said or (lifetime is not None and not said.bare(b"no-cache"))
 
 
 def _by_rule(
