@@ -36,6 +36,10 @@ _RFC850_DATE = re.compile(
     f"(?:mon|tues|wednes|thurs|fri|satur|sun)day, ([0-9]{{2}})-{_MONTH}-([0-9]{{2}}) {_TIME} gmt"
 )
 _WEIGHT = re.compile(rb";q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
+_LISTS: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language cache-control connection expect prefer te".split()
+)
+"""Request fields whose syntax is a list (RFC 9110, RFC 9111 s.5.2, RFC 7240 s.2), as far as a Vary may name them."""
 _FIFTY_YEARS: Final = 50 * 31_556_952
 _ASCTIME_DATE = re.compile(f"{_DAY} {_MONTH} ([0-9]{{2}}| [0-9]) {_TIME} ([0-9]{{4}})")
 
@@ -238,22 +242,28 @@ def _epoch(year: int, month: str, day: int, clock: list[str]) -> int | None:
 def normal(name: bytes, lines: list[bytes], any_order: bool = False) -> list[bytes]:
     """A request field's lines in the form in which variants are compared (RFC 9111 s.4.1).
 
-    Lines are joined and blanks around commas left out, but not where a quoted string may hold one. Languages are in
-    lower case, by falling weight; those of one weight as they came, or in `any_order`, on which nobody can rely
-    (RFC 9110 s.12.5.4). No line is told from an empty one.
+    Lines of a list are joined and blanks around its commas left out, but not where a quoted string may hold one; what
+    is no known list stays as it came, for there they may mean something. Languages are in lower case, by falling
+    weight; those of one weight as they came, or in `any_order`, on which nobody can rely (RFC 9110 s.12.5.4). No line
+    is told from an empty one.
     """
+    if name not in _LISTS or not lines:
+        return lines
     value = b",".join(lines)
-    if not lines or b'"' in value:
+    if b'"' in value:
         return lines
     if name != b"accept-language":
-        return [b",".join([member.strip(b" \t") for member in value.split(b",")])]
-    members = [
-        member for part in value.lower().replace(b" ", b"").split(b",") if (member := part.strip(b"\t"))
-    ]
+        return [_trimmed(value, b",")]
+    members = [spelled for member in value.lower().split(b",") if (spelled := _trimmed(member, b";"))]
     if any_order:
         members.sort()
     members.sort(key=_weight)
     return [b",".join(members)]
+
+
+def _trimmed(value: bytes, separator: bytes) -> bytes:
+    """A value without the blanks around its separators and at its ends."""
+    return separator.join([part.strip(b" \t") for part in value.split(separator)])
 
 
 def _weight(member: bytes) -> float:
