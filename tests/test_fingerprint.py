@@ -110,7 +110,8 @@ FIELDS: dict[bytes, tuple[bytes, ...]] = {
         (b"accept", b"x-a", b"x-b", b"X-A", b"user-agent", b"te", b"range", b"authorization"), PLAIN
     ),
     **dict.fromkeys(
-        (b"x-api-key", b"x-forwarded-for", b"x-real-ip", b"if-none-match", b"content-encoding"), PLAIN
+        (b"x-api-key", b"x-forwarded-for", b"x-real-ip", b"if-none-match", b"content-encoding", b"etag"),
+        PLAIN,
     ),
     b"cookie": COOKIES,
     b"traceparent": (TRACE, TRACE.replace(b"a", b"b"), b"1"),
@@ -200,7 +201,7 @@ def counted_field(rule: Rule, name: bytes, value: bytes, connection: set[bytes])
     text = name.decode()
     if name == b"content-length":
         return False
-    if name in (b"host", b"content-type", b"content-encoding", b"transfer-encoding", b"range", b"if-range"):
+    if name in (b"host", b"transfer-encoding", b"range", b"if-range") or text in METADATA:
         return True
     if callable(rule.identity) and (is_credential(text) or name in ADDRESS_FIELDS):
         return False
@@ -511,6 +512,30 @@ def test_rules_never_share_what_they_remember_of_bodies(first: str) -> None:
         found[name] = [readers[name].body_part(scope, body, memo) for body in (one, other)]
     assert found["ignoring"][0] == found["ignoring"][1]
     assert found["plain"][0] != found["plain"][1]
+
+
+METADATA = "content-type content-encoding content-language content-location etag last-modified".split()
+
+
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule.shared_cache(),
+        Rule(ttl="origin", vary="origin"),
+        Rule(vary=[], identity="shared"),
+        Rule(methods=["POST"], collapse=True, vary=[], ignore=["header:*"]),
+    ],
+)
+def test_what_is_said_of_a_body_counts_like_the_body(rule: Rule, name: str) -> None:
+    """RFC 10008 s.2.7: the key holds the content and its metadata (RFC 9110 s.8)."""
+    fingerprints = reader(rule)
+    method = "POST" if "POST" in (rule.methods or ()) else "QUERY"
+    keys = {
+        key_of(fingerprints, make_scope("/", method, headers), b"Rat")
+        for headers in ([], [(name.encode(), b"de")], [(name.encode(), b"en")])
+    }
+    assert len(keys) == 3
 
 
 # -- ignore ----------------------------------------------------------------------------------------------------------

@@ -52,9 +52,13 @@ RELOAD: Final = re.compile(rb"no-cache|max-age=0|no-cache, *max-age=0|max-age=0,
 """What a browser's reload sends in Cache-Control and Pragma; a rule's ttl holds against it."""
 
 NEVER_DROPPED: Final = frozenset(
-    b"host content-type content-encoding transfer-encoding range if-range".split()
+    b"host range if-range transfer-encoding "
+    b"content-type content-encoding content-language content-location etag last-modified".split()
 )
-"""Request fields on which every response depends: whose it is, which part, and how the request's body is to be read."""
+"""Request fields on which every response depends: whose it is, which part, and how the request's body is to be read.
+
+Of the body that is all the metadata that RFC 9110 s.8 knows (RFC 10008 s.2.7); its length the body says itself.
+"""
 
 ADDRESS_FIELDS: Final = frozenset(
     b"forwarded x-forwarded-for x-forwarded x-forwarded-client-ip forwarded-for x-original-forwarded-for x-real-ip "

@@ -22,7 +22,10 @@ from dedup_middleware.core.names import ADDRESS_FIELDS, NOISE, OVERRIDES, RELOAD
 
 from .requests import Scope
 
-_FRAME = (b"host", b"content-type", b"content-encoding", b"transfer-encoding", b"range", b"if-range")
+_FRAME = (
+    b"host transfer-encoding range if-range "
+    b"content-type content-encoding content-language content-location etag last-modified"
+).split()
 _TARGET = ("method", "scheme", "http_version", "server", "root_path", "path", "raw_path", "query_string")
 
 
