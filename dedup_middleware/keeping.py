@@ -168,7 +168,7 @@ def update_by_head(
     stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
     if not isinstance(stored, StoredResponse):
         return
-    length = first(answer.headers, b"content-length")
+    length = (first(answer.headers, b"content-length") or b"").strip(b" \t")
     # Where a HEAD is told 200, a stored error or redirect is out of date.
     if stored.head.status != 200 or not agrees(
         None if stored.own_etag else stored.etag,
@@ -176,7 +176,7 @@ def update_by_head(
         len(stored.body),
         answer.etag,
         answer.last_modified,
-        int(length[:20]) if length is not None and length.isdigit() else None,  # more digits no body has
+        int(length[:20]) if length.isdigit() else None,  # more digits no body has
     ):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return

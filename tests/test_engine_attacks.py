@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.datastructures import URLPath
 
@@ -222,6 +223,43 @@ def test_a_length_that_is_said_more_than_once_is_one_only_where_all_agree(
     told = answer.read_answer(status, [(b"Content-Length", one) for one in lengths], method)
 
     assert told.length == length
+
+
+SAID = {
+    b"date": b"Tue, 14 Nov 2023 22:13:20 GMT",
+    b"expires": b"Tue, 14 Nov 2023 22:13:20 GMT",
+    b"last-modified": b"Tue, 14 Nov 2023 22:13:20 GMT",
+    b"etag": b'"a"',
+    b"age": b"7",
+    b"content-length": b"5",
+    b"cache-control": b"max-age=60",
+    b"cdn-cache-control": b"max-age=60",
+    b"surrogate-control": b"no-store",
+    b"cache-groups": b'"g"',
+    b"vary": b"accept",
+    b"connection": b"x-a",
+}
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("blanks", [b" %b", b"%b\t", b"\t %b \t"])
+@pytest.mark.parametrize("name", SAID)
+def test_blanks_around_a_value_are_no_part_of_it_and_go_out_as_they_came(
+    name: bytes, blanks: bytes, twice: bool
+) -> None:
+    """RFC 9110 s.5.5."""
+    bare, padded = (
+        [(b"x-a", b"1"), *[(name, value)] * (2 if twice else 1)]
+        for value in (SAID[name], blanks % SAID[name])
+    )
+    answer._lengths.clear()
+
+    told = [answer.read_answer(200, fields, "GET") for fields in (bare, padded, padded)]
+
+    assert told[1].headers == told[2].headers == padded
+    for one in told:
+        one.headers, one.shared = [], [(field, b"") for field, _ in one.shared]
+    assert len({str(msgspec.structs.asdict(one)) for one in told}) == 1
 
 
 @pytest.mark.parametrize("types", [(b"text/plain", b"text/event-stream"), (b"text/event-stream", b"a/b")])

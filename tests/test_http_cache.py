@@ -311,6 +311,7 @@ async def test_a_heads_answer_that_agrees_brings_the_stored_response_up_to_date(
     [
         {"etag": '"b"'},
         {"content_length": "4"},
+        {"content_length": " 4"},
         {"content_length": "3" * 5000},
         {"last_modified": DATE},
         {"etag": '"a"', "cache_control": "no-store"},
@@ -982,6 +983,18 @@ async def test_a_write_drops_nothing_of_another_origin(
 
     for host in (b"example.test", b"other.test"):
         assert "hit" in status_of(await site.get("/a", headers=[(b"host", host)]))
+
+
+async def test_blanks_around_what_a_write_names_are_no_part_of_it(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.5.5
+    site = Site(make_dedup, clock, SITE, ok(cache_control=LASTS, cache_groups='\t"g" '))
+    await site.get("/a")
+
+    await written(site, cache_group_invalidation=' "g"\t')
+
+    assert "hit" not in status_of(await site.get("/a"))
 
 
 async def test_a_response_belongs_to_the_groups_that_it_names_and_a_write_drops_a_group_of_its_own_origin(

@@ -300,6 +300,7 @@ def test_a_stored_part_answers_as_the_whole_would_where_it_holds_what_is_asked_a
     [
         pytest.param([b"bytes 2-4/10"], b"234", ((2, 5), 10), id="14.4: all that is said"),
         pytest.param([b"Bytes 2-4/*"], b"234", ((2, 5), None), id="14.4: of an unknown length"),
+        pytest.param([b"\tbytes 2-4/10 "], b"234", ((2, 5), 10), id="5.5: blanks around it"),
         pytest.param([b"bytes 2-4/10"], b"23", ((2, 4), 10), id="less than is said: the first of them"),
         pytest.param([b"bytes 2-4/10"], b"2345", None, id="more than is said"),
         pytest.param([b"bytes 2-4/4"], b"234", None, id="14.4: past the end"),

@@ -126,7 +126,8 @@ def _length(value: bytes) -> int:
     """What a Content-Length says, -1 for what is no number; remembered, for an app repeats its own."""
     length = _lengths.get(value)
     if length is None:
-        length = int(value) if value.isdigit() and len(value) < _LENGTH_DIGITS else -1
+        digits = value.strip(b" \t")
+        length = int(digits) if digits.isdigit() and len(digits) < _LENGTH_DIGITS else -1
         if len(value) < _LENGTH_DIGITS:
             _lengths.put(value, length)
     return length
@@ -135,7 +136,11 @@ def _length(value: bytes) -> int:
 def _read(
     answer: Answer, field: bytes, value: bytes, dropped: frozenset[bytes], method: str
 ) -> frozenset[bytes]:
-    """Read a field that stands in `more`; returns which ones others don't get."""
+    """Read a field that stands in `more`, without what is blank around its value (RFC 9110 s.5.5).
+
+    Returns which ones others don't get.
+    """
+    value = value.strip()  # a line break counts as a blank
     if field == b"etag":
         answer.etag = answer.etag or (value if is_etag(value) else None)
     elif field == b"last-modified":

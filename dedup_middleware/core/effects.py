@@ -59,7 +59,12 @@ def _same_origin(here: str, path: str, reference: str) -> str | None:
 
 def groups(lines: tuple[bytes, ...] | list[bytes]) -> tuple[str, ...]:
     """The tags that lines of Cache-Groups or Cache-Group-Invalidation name (RFC 9875 s.2, s.3)."""
-    return tuple(f"tag:{group}" for group in structured.strings(lines) or ()) if lines else ()
+    if not lines:
+        return ()
+    trimmed = [
+        line.strip(b" \t") for line in lines
+    ]  # blanks around a value are no part of it (RFC 9110 s.5.5)
+    return tuple(f"tag:{group}" for group in structured.strings(trimmed) or ())
 
 
 def origin_of(scope: Scope) -> str:

@@ -198,7 +198,7 @@ def enclosed(headers: Headers, body: bytes) -> tuple[Part, int | None] | None:
     says has the first of them.
     """
     lines = values(headers, b"content-range")
-    matched = _CONTENT_RANGE.fullmatch(lines[0]) if len(lines) == 1 else None
+    matched = _CONTENT_RANGE.fullmatch(lines[0].strip(b" \t")) if len(lines) == 1 else None
     if matched is None:
         return None
     start, end = int(matched[1]), int(matched[2])
