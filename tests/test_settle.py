@@ -220,6 +220,30 @@ FORBIDDEN: list[tuple[str, Rule, Fields, dict[str, Any], str]] = [
         "no-store",
     ),
     ("9213-3.1 CDN-Cache-Control: no-store", MINUTE, FRESH | {"cdn-cache-control": "no-store"}, {}, "no-store"),
+    *(
+        (f"5.2.2.3 {status} to a CDN: {said}", SHARED, {"cdn-cache-control": said}, {"status": status}, "no-store")
+        for status, said in (
+            (200, "no-store, max-age=60"),
+            (299, "must-understand, no-store, max-age=60"),
+            (299, "must-understand, max-age=60"),
+            (200, "no-store;must-understand, max-age=60"),
+            (200, "must-understand=?0, no-store, max-age=60"),
+        )
+    ),
+    (
+        "law Surrogate-Control knows no must-understand",
+        SHARED,
+        FRESH | {"surrogate-control": "must-understand, no-store"},
+        {},
+        "no-store",
+    ),
+    (
+        "5.2.2.3 understood by a CDN, not by Cache-Control",
+        CAUTIOUS,
+        control("no-store") | {"cdn-cache-control": "must-understand, no-store"},
+        {},
+        "no-store",
+    ),
     ("law Surrogate-Control: no-store", CAUTIOUS, FRESH | {"surrogate-control": "no-store"}, {}, "no-store"),
     ("5.2.2.7 private", CAUTIOUS, control("private", "max-age=60"), {}, "private"),
     ("5.2.2.7 whatever the rule's ttl", MINUTE, control("private"), {}, "private"),
@@ -333,6 +357,14 @@ ALLOWED: list[tuple[str, Rule, Fields, dict[str, Any]]] = [
         {},
     ),
     ("5.2.2.3 understood by itself", CAUTIOUS, control("must-understand", "max-age=60"), {"status": 404}),
+    *(
+        (f"5.2.2.3 understood in CDN-Cache-Control, {told}", rule, fields | {"cdn-cache-control": said}, {})
+        for told, rule, fields, said in (
+            ("targeted", SHARED, {}, "must-understand, no-store, max-age=60"),
+            ("over lines", SHARED, {}, ["no-store, max-age=60", "must-understand"]),
+            ("which only forbids here", CAUTIOUS, FRESH, "must-understand, no-store, max-age=5"),
+        )
+    ),
     ("5.2.2.7 private to one caller", CAUTIOUS, control("private", "max-age=60"), {"one": True}),
     ("5.2.2.7 private of a field", CAUTIOUS, control('private="x-a"', "max-age=60"), {}),
     ("3.5 public", SHARED, control("public", "max-age=60"), {"authorized": True}),

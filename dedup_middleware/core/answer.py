@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NOT_SHARED: Final = HOP_BY_HOP | ONE_EXCHANGE
-_SURROGATE: Final = frozenset({b"cdn-cache-control", b"surrogate-control"})
 _POLICY: Final = frozenset({b"content-security-policy", b"content-security-policy-report-only"})
 _READ: Final = (
     _NOT_SHARED
     | PERSONAL_FIELDS
-    | _SURROGATE
     | _POLICY
     | frozenset(
-        b"content-length content-type cache-control vary etag last-modified age expires date cache-groups".split()
+        b"content-length content-type cache-control cdn-cache-control surrogate-control vary etag last-modified age "
+        b"expires date cache-groups".split()
     )
 )
 _STREAMS: Final = re.compile(
@@ -54,10 +53,10 @@ class Answer(Unseen, msgspec.Struct, eq=False):
 
     `shared` are the pairs that others may have; `length` is the Content-Length that the body must have (None where none
     is said or the method or status has no body, -1 where it says what no body can have; RFC 9110 s.8.6); `age` is in
-    seconds. `control`, `surrogate`, `vary` and `groups` are lines of Cache-Control, of its targeted kin (`targeted`: of
-    CDN-Cache-Control alone), of Vary and of Cache-Groups; `personal` is the first field that makes the response one
-    caller's; `streams` says that it has no end, `nonce` that its policy is made for one answer. One that is `plain`
-    says nothing of all this but its entity tag, its dates and its length.
+    seconds. `control`, `targeted`, `surrogate`, `vary` and `groups` are lines of Cache-Control, CDN-Cache-Control,
+    Surrogate-Control, Vary and Cache-Groups; `personal` is the first field that makes the response one caller's;
+    `streams` says that it has no end, `nonce` that its policy is made for one answer. One that is `plain` says nothing
+    of all this but its entity tag, its dates and its length.
     """
 
     status: int
@@ -171,10 +170,10 @@ def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[by
         answer.age = answer.age if answer.age is not None else age_of([value]) or 0
     elif field in _POLICY:
         answer.nonce = answer.nonce or _NONCE.search(value) is not None
-    elif field in _SURROGATE:
+    elif field == b"cdn-cache-control":
+        answer.targeted += (value,)
+    elif field == b"surrogate-control":
         answer.surrogate += (value,)
-        if field == b"cdn-cache-control":
-            answer.targeted += (value,)
     elif field == b"cache-groups":
         answer.groups += (value,)
     else:

@@ -102,7 +102,9 @@ def settle(
     said = _NOTHING_SAID
     expires, varied, stripped = answer.expires, _NONE, _NONE
     if not answer.plain:
-        if answer.surrogate and any(b"no-store" in fields.directives([line]) for line in answer.surrogate):
+        if answer.surrogate and b"no-store" in fields.directives(answer.surrogate):
+            return Pass("no-store")
+        if answer.targeted and _forbids(fields.directives(answer.targeted), answer.status):
             return Pass("no-store")
         if answer.streams:
             return Pass("stream")
@@ -112,8 +114,7 @@ def settle(
                 targeted = fields.targeted_directives(answer.targeted)
                 if targeted is not None:  # it stands for Cache-Control and Expires (RFC 9213 s.2.2)
                     said, expires = targeted, None
-            understood = b"must-understand" in said and answer.status in UNDERSTOOD
-            if (b"no-store" in said or b"must-understand" in said) and not understood:
+            if _forbids(said, answer.status):
                 return Pass("no-store")
             if said.bare(b"private") and not one_identity():
                 return Pass("private")
@@ -145,6 +146,13 @@ def settle(
 
 _NOTHING_SAID: Final = fields.directives(())
 _SHARE_ONLY: Final = ShareOnly(_NONE)
+
+
+def _forbids(said: Directives, status: int) -> bool:
+    """Whether directives forbid to store; where must-understand is understood it stands for no-store (s.5.2.2.3)."""
+    if b"must-understand" in said:
+        return status not in UNDERSTOOD
+    return b"no-store" in said
 
 
 def _personal(
