@@ -164,6 +164,45 @@ def test_a_date_is_compared_with_a_date(modified: bytes | None) -> None:
     assert not ranges.if_range_holds([modified or MODIFIED], None, modified, MODIFIED_AT + 9)
 
 
+@pytest.mark.parametrize(
+    ("validator", "gone"), [(b'"a"', {b"last-modified"}), (MODIFIED, set())], ids=["tag", "date"]
+)
+def test_one_who_sends_if_range_is_not_told_again_what_the_representation_is(
+    validator: bytes, gone: set[bytes]
+) -> None:
+    """RFC 9110 s.15.3.7; the validator by which the parts are put together is told (s.15.3.7.3)."""
+    more = [
+        (b"content-encoding", b"br"),
+        (b"Content-Language", b"de"),
+        (b"content-location", b"/a"),
+        (b"expires", b"0"),
+    ]
+    request = [(b"range", b"bytes=0-1"), (b"if-range", validator)]
+    held = [*STORED, *more]
+    told = {b"date", b"etag", b"vary", b"cache-control", b"content-location", b"expires", b"last-modified"}
+
+    whole = ranges.partial(request, 200, held, BODY, b'"a"', MODIFIED, dated=MODIFIED_AT + 1)
+    part = ranges.within(
+        request, [*held, (b"content-range", b"bytes 0-9/10")], BODY, b'"a"', MODIFIED, dated=MODIFIED_AT + 1
+    )
+
+    assert whole is not None
+    assert whole == part
+    own = {b"access-control-allow-origin", b"content-range", b"content-length"}
+    assert {name.lower() for name, _ in whole[1]} == (told - gone) | own
+
+
+def test_several_parts_say_what_they_are_to_one_who_sends_if_range() -> None:
+    """RFC 9110 s.15.3.7.2."""
+    request = [(b"range", b"bytes=0-1,4-5"), (b"if-range", b'"a"')]
+    answer = ranges.partial(request, 200, STORED, BODY, b'"a"', MODIFIED)
+
+    assert answer is not None
+    assert (first(answer[1], b"content-type") or b"").startswith(b"multipart/byteranges")
+    assert answer[2].count(b"Content-Type: text/plain") == 2
+    assert first(answer[1], b"last-modified") is None
+
+
 def test_where_if_range_does_not_hold_nothing_is_unsatisfiable() -> None:
     """RFC 9110 s.13.1.5, s.14.2."""
     request = [(b"range", b"bytes=99-"), (b"if-range", b'"b"')]

@@ -27,6 +27,8 @@ _FAR: Final = 10**18
 
 _NOT_IN_PART: Final = frozenset({b"content-length", b"content-range", b"content-digest", b"content-md5"})
 """Fields that are made for each part, or describe the bytes of the whole as sent (RFC 9530 s.2)."""
+_KNOWN: Final = frozenset(b"content-type content-encoding content-language last-modified".split())
+"""Fields of the representation that one who sends If-Range has already (s.15.3.7)."""
 _NOT_IN_416: Final = _NOT_IN_PART | frozenset(
     b"content-type content-encoding content-language content-disposition content-location etag last-modified "
     b"repr-digest cache-control expires cdn-cache-control surrogate-control cache-groups".split()
@@ -121,6 +123,14 @@ def _asked(
     return specs if if_range_holds(values(request, b"if-range"), etag, last_modified, dated) else None
 
 
+def _left_out(request: Headers, etag: bytes | None) -> frozenset[bytes]:
+    """Fields of the stored response that its part has not; where a date said that it is the same, the date stays."""
+    lines = values(request, b"if-range")
+    if not lines:
+        return _NOT_IN_PART
+    return _NOT_IN_PART | (_KNOWN if lines[0] == etag else _KNOWN - {b"last-modified"})
+
+
 def partial(
     request: Headers,
     status: int,
@@ -151,12 +161,12 @@ def partial(
         start, stop = parts[0]
         fields = [(b"content-range", content_range(parts[0], len(body)))]
         content = body[start:stop]
-        kept = _without(headers, _NOT_IN_PART)
+        kept = _without(headers, _left_out(request, etag))
     else:
         separator = boundary(b"", body)
         content = multipart(parts, body, first(headers, b"content-type"), separator)
         fields = [(b"content-type", b"multipart/byteranges; boundary=" + separator)]
-        kept = _without(headers, _NOT_IN_PART | {b"content-type"})
+        kept = _without(headers, _left_out(request, etag) | {b"content-type"})
     return 206, [*kept, *fields, (b"content-length", b"%d" % len(content))], content
 
 
@@ -187,7 +197,8 @@ def within(
             content = body[start - held_from : stop - held_from]
             span = b"bytes %d-%d/%b" % (start, stop - 1, b"*" if length is None else b"%d" % length)
             size = (b"content-length", b"%d" % len(content))
-            return 206, [*_without(headers, _NOT_IN_PART), (b"content-range", span), size], content
+            kept = _without(headers, _left_out(request, etag))
+            return 206, [*kept, (b"content-range", span), size], content
     return None
 
 
