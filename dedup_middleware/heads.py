@@ -98,11 +98,10 @@ def _settle(forward: Forward, head: Answer) -> Settlement:
         if known is None:
             known = plan.plain[head.status] = settle(plan.rule, method, head)
         return known
-    dedup, scope, flight = forward.dedup, forward.leader_scope, forward.flight
-    delay = dedup.clock() - flight.opened_at
-    settlement = settled_by(dedup, plan, method, head, scope, forward.given["headers"], delay)
+    dedup, scope, flight, seen = forward.dedup, forward.leader_scope, forward.flight, forward.given["headers"]
+    settlement = settled_by(dedup, plan, method, head, scope, seen, dedup.clock() - flight.opened_at)
     if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
-        update_by_head(dedup, plan, scope, head, flight)
+        update_by_head(dedup, plan, scope, head, flight, seen, forward.shown)
     return settlement
 
 

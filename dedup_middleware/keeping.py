@@ -18,11 +18,13 @@ from .core.http import NEVER, Head, StoredResponse, first, response_size
 from .core.settle import Keep, Settlement, settle
 from .core.sight import one_identity
 from .core.status import named
+from .core.variants import told_apart
 
 OF_A_PART: Final = frozenset({b"range", b"if-range"})
 """Request fields that ask for a part of a response."""
 MOST_BESIDE: Final = 4
 """How many other requests' responses are looked at for one request."""
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -154,16 +156,26 @@ def _refresh_at(rule: Rule, came: float, expires: float) -> float:
 
 
 def update_by_head(
-    dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], answer: Answer, flight: Flight
+    dedup: Dedup,
+    plan: Consider,
+    scope: MutableMapping[str, Any],
+    answer: Answer,
+    flight: Flight,
+    seen: Headers,
+    shown: frozenset[bytes],
 ) -> None:
-    """What a HEAD's 200 says of the GET's response that is stored (RFC 9111 s.4.3.5): its fields, or that it is old."""
-    reader, headers = plan.fingerprints, scope["headers"]
+    """What a HEAD's 200 says of the GET's response that is stored (RFC 9111 s.4.3.5): its fields, or that it is old.
+
+    It speaks of the variant that would be chosen for what the app has `seen` of the request, hidden fields if they were
+    `shown`: what is hidden from a first run says nothing of the answer.
+    """
+    reader = plan.fingerprints
     key = reader.key_below(plan.lookup, scope, None)
     if answer.status != 200 or not isinstance(key, bytes):
         return
-    shown = dedup.variants.get(key)
-    if shown:
-        key = reader.variant(key, shown, headers)
+    names = dedup.variants.get(key) or _NONE
+    if names:
+        key = reader.variant(key, names, seen)
     now = dedup.clock()
     stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
     if not isinstance(stored, StoredResponse):
@@ -183,23 +195,23 @@ def update_by_head(
     merged = read_answer(stored.head.status, freshened(stored.head.headers, answer.headers), "GET")
     if answer.date is None:
         merged.date = None
-    keep = settled_by(dedup, plan, "GET", merged, scope, headers, now - flight.opened_at)
-    if not isinstance(keep, Keep) or not reader.unkeyed(keep.vary) <= (shown or frozenset()):
+    keep = settled_by(dedup, plan, "GET", merged, scope, seen, now - flight.opened_at)
+    if not isinstance(keep, Keep) or not told_apart(reader, shown, keep) <= names:
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
     named = groups(answer.groups)
-    names = (*stored.names, *(name for name in named if name not in stored.names))
+    depends = (*stored.names, *(name for name in named if name not in stored.names))
     expires = now + keep.lifetime - keep.late
     fields = [pair for pair in merged.shared if pair[0].lower() not in keep.stripped | {b"age"}]
     renewed = structs.replace(
         stored,
         head=Head(stored.head.status, fields),
-        names=names,
+        names=depends,
         stored_at=now,
         expires=expires,
         generation=flight.generation,
         initial_age=keep.age,
-        size=response_size(fields, stored.body, names),
+        size=response_size(fields, stored.body, depends),
         kept=keep.kept,
         stale_while_revalidate=keep.stale_while_revalidate,
         stale_if_error=keep.stale_if_error,

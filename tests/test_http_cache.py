@@ -22,6 +22,7 @@ HEEDING = Rule("/x", ttl="origin", vary="origin", honor_request_directives=True)
 NUMBER = Rule("/x", ttl=60, honor_request_directives=True)
 FIRST = ok(cache_control="max-age=60")
 SECOND = ok(b"two", cache_control="max-age=60")
+YOURS = ok(b"yours", cache_control="no-store")
 
 
 def says(directives: str) -> Pairs:
@@ -387,6 +388,46 @@ async def test_a_head_updates_the_variant_that_it_asks_for_and_no_other(
     assert (answered.body, status_of(answered)) == (b"json", "dedup; hit; ttl=60")
     site.origin.then(unchanged())
     assert status_of(await site.get(headers=html)).startswith("dedup; fwd=stale; fwd-status=304")
+
+
+@pytest.mark.parametrize("last", [error(503), None], ids=["fails", "agrees"])
+async def test_a_head_that_ran_without_a_hidden_cookie_says_nothing_of_that_cookies_variant(
+    last: Answer | None, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.5: only what could have been chosen for that request, and that is what the app has seen of it
+    def answer(whose: str) -> Answer:
+        return ok(whose.encode(), cache_control="max-age=60", vary="cookie", etag=f'"{whose}"', x_for=whose)
+
+    nobodys, anns = answer("nobody"), answer("ann")
+    ann = [(b"cookie", b"a=1")]
+    site = Site(make_dedup, clock, SHARED, nobodys, anns, nobodys, last or anns)
+    await site.get()
+    await site.get(headers=ann)
+    site.advance(61)
+    await site.get(method="HEAD", headers=ann)
+    site.origin.then(YOURS)
+
+    assert [request.get(b"cookie") for request in site.origin.requests] == [None, b"a=1", None, b"a=1"]
+    assert (await site.get(headers=ann)).body == (b"yours" if last else b"ann")
+    assert (await site.get()).header(b"x-for") == b"nobody"
+
+
+async def test_a_head_whose_app_has_seen_a_cookie_says_nothing_of_what_is_for_all(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # Law 1: that it names no Vary any more does not make what it has seen everybody's
+    ann = [(b"cookie", b"a=1")]
+    page = ok(b"page", cache_control="max-age=60", etag='"a"')
+    site = Site(make_dedup, clock, SHARED, ok(vary="cookie"))
+    await site.get(method="HEAD", headers=ann)
+    site.origin.then(page)
+    await site.get()
+    site.advance(61)
+    site.origin.then(ok(cache_control="max-age=60", etag='"a"', x_for="ann"), YOURS)
+    await site.get(method="HEAD", headers=ann)
+
+    assert site.origin.requests[-1][b"cookie"] == b"a=1"
+    assert (await site.get()).body == b"yours"
 
 
 # -- ranges (RFC 9110 s.14, RFC 9111 s.3.3) --------------------------------------------------------------------------
