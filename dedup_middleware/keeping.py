@@ -218,6 +218,7 @@ def update_by_head(
         rigid=keep.rigid,
         refresh_at=_refresh_at(plan.rule, now, expires),
         refresh_after=0.0,
+        arrived=_made(merged, dedup.wall()),
         tail_until=0.0,
     )
     with dedup.lock:

@@ -390,6 +390,32 @@ async def test_a_head_updates_the_variant_that_it_asks_for_and_no_other(
     assert status_of(await site.get(headers=html)).startswith("dedup; fwd=stale; fwd-status=304")
 
 
+async def test_a_heads_date_is_that_by_which_a_client_asks_from_then_on(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.2: where there is no Last-Modified, the Date of what is stored, which a HEAD's 200 has renewed
+    later = "Tue, 14 Nov 2023 22:14:21 GMT"
+    site = Site(
+        make_dedup,
+        clock,
+        SHARED,
+        ok(cache_control="max-age=60", date=DATE),
+        ok(cache_control="max-age=60", date=later),
+    )
+    await site.get()
+    site.advance(61)
+    await site.get(method="HEAD")
+
+    answers = [
+        await site.get(headers=[(b"if-modified-since", asked.encode())])
+        for asked in (DATE, "Tue, 14 Nov 2023 22:14:20 GMT", later)
+    ]
+
+    assert [one.status for one in answers] == [200, 200, 304]
+    assert {one.header(b"date") for one in answers} == {later.encode()}
+    assert site.origin.runs == 2
+
+
 @pytest.mark.parametrize("last", [error(503), None], ids=["fails", "agrees"])
 async def test_a_head_that_ran_without_a_hidden_cookie_says_nothing_of_that_cookies_variant(
     last: Answer | None, make_dedup: MakeDedup, clock: FakeClock
