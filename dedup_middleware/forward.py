@@ -230,7 +230,15 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         plan = self.plan
         names = (*self.caller.stored_names(), *self.groups)
         stored = to_store(
-            dedup, plan.rule, flight, settled.head, settled.settlement, settled.variant, settled.route, names
+            dedup,
+            plan.rule,
+            flight,
+            settled.head,
+            settled.settlement,
+            settled.variant,
+            settled.route,
+            names,
+            tagged=self.validation is not None and self.validation.tagged,
         )
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import structs
 
 from .core.answer import Answer, read_answer
-from .core.conditional import agrees, entity_tag, freshened
+from .core.conditional import agrees, entity_tag, updated
 from .core.effects import groups, origin_of
 from .core.fields import http_date
 from .core.http import NEVER, Head, StoredResponse, first, response_size
@@ -102,18 +102,23 @@ def to_store(
     variant: bytes,
     route: str | None,
     names: tuple[str, ...],
+    *,
+    tagged: bool,
 ) -> StoredResponse:
-    """A flight's whole response as the store has it; `names` is what it depends on."""
+    """A flight's whole response as the store has it.
+
+    `names` is what it depends on; `tagged` says that its entity tag is ours, from before it was confirmed.
+    """
     body, trace, came = flight.whole(), flight.trace, flight.head_at or flight.opened_at
     headers = answer.shared
     if answer.age is not None:  # told anew with each hit
         headers = [pair for pair in headers if pair[0].lower() != b"age"]
     etag, own = answer.etag, False
     if rule.add_etag and answer.status != 206:  # a part's bytes say nothing of the whole's
-        made = entity_tag(headers, body)
-        own = etag == made  # as it was stored before, and then confirmed by its date
+        if tagged:  # made anew: not everything that it was made of need be stored
+            headers = [pair for pair in headers if pair[0].lower() != b"etag"]
         if first(headers, b"etag") is None:
-            etag, own = made, True
+            etag, own = entity_tag(headers, body), True
             headers = [*headers, (b"etag", etag)]
     expires = came + keep.lifetime - keep.late
     return StoredResponse(
@@ -183,7 +188,7 @@ def update_by_head(
     length = (first(answer.headers, b"content-length") or b"").strip(b" \t")
     # Where a HEAD is told 200, a stored error or redirect is out of date.
     if stored.head.status != 200 or not agrees(
-        None if stored.own_etag else stored.etag,
+        stored.given_etag,
         stored.last_modified,
         len(stored.body),
         answer.etag,
@@ -192,7 +197,7 @@ def update_by_head(
     ):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
-    merged = read_answer(stored.head.status, freshened(stored.head.headers, answer.headers), "GET")
+    merged = read_answer(stored.head.status, updated(stored, answer.headers), "GET")
     if answer.date is None:
         merged.date = None
     keep = settled_by(dedup, plan, "GET", merged, scope, seen, now - flight.opened_at)
@@ -211,6 +216,8 @@ def update_by_head(
         expires=expires,
         generation=flight.generation,
         initial_age=keep.age,
+        etag=merged.etag,
+        own_etag=stored.own_etag and first(answer.headers, b"etag") is None,
         size=response_size(fields, stored.body, depends),
         kept=keep.kept,
         stale_while_revalidate=keep.stale_while_revalidate,

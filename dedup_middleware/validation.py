@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .core import freshness
 from .core.answer import read_answer
-from .core.conditional import confirms, freshened, validators
+from .core.conditional import confirms, updated, validators
+from .core.http import first
 from .telemetry import log
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ class Validation:
     `stored` is what lies under the flight's key; `allowed` says, when it is asked, whether it may stand in for an
     error; `rewind` makes `receive` begin anew; `age` tells its age in seconds. `answered` is the app's own status where
     another one went out, `failed` what it raised where a stored response stood in; `dated` says that the head's Date is
-    of now, `said` which fields a 304 had of its own.
+    of now, `said` which fields a 304 had of its own, `tagged` that the entity tag is ours.
     """
 
     outcome: Literal["forwarded", "revalidated", "stale"] = "forwarded"
     answered: int | None = None
     failed: str | None = None
     dated = True
+    tagged = False
     said: frozenset[bytes] = frozenset()
     _asks = True
     _silent = False
@@ -59,7 +61,7 @@ class Validation:
         """Run the app, conditionally where something can be confirmed; again without where it confirms another."""
         self._send = send
         stored = self.stored
-        asked = validators(None if stored.own_etag else stored.etag, stored.last_modified)
+        asked = validators(stored.given_etag, stored.last_modified)
         headers: Headers = scope["headers"]
         before = dict(scope)
         try:
@@ -112,12 +114,13 @@ class Validation:
     async def _confirmed(self, message: Message) -> None:
         stored = self.stored
         update = read_answer(304, message.get("headers", ()), "GET")
-        if not confirms(stored.etag, stored.last_modified, update.etag, update.last_modified):
+        if not confirms(stored.given_etag, stored.last_modified, update.etag, update.last_modified):
             self._silent = self._again = True
             return
         self.outcome, self.answered, self.dated = "revalidated", 304, update.date is not None
         self.said = frozenset(name.lower() for name, _ in update.headers)
-        await self._send_stored(freshened(stored.head.headers, update.headers))
+        self.tagged = stored.own_etag and first(update.headers, b"etag") is None
+        await self._send_stored(updated(stored, update.headers))
 
     async def _send_stored(self, headers: Headers) -> None:
         self._started = self._silent = True

@@ -885,6 +885,56 @@ async def test_a_tag_of_ours_is_never_shown_to_the_app_however_often_its_respons
     assert all(seen[b"if-modified-since"] == DATE.encode() for seen in site.origin.requests[1:])
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("control", ["max-age=10", 'max-age=10, private="content-type"'])
+async def test_a_tag_of_ours_is_that_of_the_type_that_the_app_has_said_last_and_still_not_shown_to_it(
+    control: str, method: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    fields = {"cache_control": "max-age=10", "last_modified": DATE}
+    html = {"cache_control": control, "content_type": "text/html"}
+    site = Site(
+        make_dedup,
+        clock,
+        Rule("/x", ttl="origin", add_etag=True, identity="shared", vary=[]),
+        ok(b"one", content_type="text/plain", **fields),
+        unchanged(**html) if method == "GET" else ok(b"", **html),
+        unchanged(),
+    )
+    await site.get()
+    first = await site.get()
+    site.advance(11)
+    confirmed = await site.get(method=method)
+    second = await site.get()
+    site.advance(11)
+    again = await site.get()
+
+    shown = b"text/html" if control == "max-age=10" else None
+    tags = [one.header(b"etag") for one in (first, second, again)]
+    assert [one.header(b"content-type") for one in (first, second)] == [b"text/plain", shown]
+    assert tags[0] != tags[1]
+    assert tags[1] == tags[2] or shown is None
+    assert status_of(second).startswith("dedup; hit")
+    assert site.origin.runs == 3
+    assert all(b"if-none-match" not in seen for seen in site.origin.requests)
+    if method == "GET":
+        assert confirmed.header(b"etag") not in (None, tags[0])
+
+
+async def test_the_apps_own_tag_takes_the_place_of_ours_when_it_comes_with_a_304(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    first = ok(cache_control="max-age=10", last_modified=DATE)
+    told = unchanged(cache_control="max-age=10", last_modified=DATE, etag='W/"a"')
+    site = Site(make_dedup, clock, Rule("/x", ttl="origin", add_etag=True), first, told)
+    await site.get()
+    for _ in range(2):
+        site.advance(11)
+        assert (await site.get()).header(b"etag") == b'W/"a"'
+
+    assert (await site.get()).header(b"etag") == b'W/"a"'
+    assert [seen.get(b"if-none-match") for seen in site.origin.requests] == [None, None, b'W/"a"']
+
+
 async def test_a_head_of_the_app_without_a_tag_agrees_with_what_has_one_of_ours(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -9,7 +9,7 @@ import hashlib
 from typing import Final
 
 from .fields import http_date, names_listed, none_match
-from .http import Headers, values
+from .http import Headers, StoredResponse, first, values
 from .names import HOP_BY_HOP, ONE_EXCHANGE
 
 NOT_IN_304: Final = frozenset(
@@ -124,6 +124,17 @@ def freshened(stored: Headers, update: Headers) -> Headers:
         else:
             result += renewed.pop(name, ())
     return result + [pair for pairs in renewed.values() for pair in pairs]
+
+
+def updated(stored: StoredResponse, update: Headers) -> Headers:
+    """The fields of a stored response, `freshened`; where its entity tag is ours, it is that of what they say now."""
+    fields = stored.head.headers
+    if not stored.own_etag:
+        return freshened(fields, update)
+    fields = freshened([pair for pair in fields if pair[0].lower() != b"etag"], update)
+    if first(fields, b"etag") is None:
+        fields.append((b"etag", entity_tag(fields, stored.body)))
+    return fields
 
 
 def entity_tag(headers: Headers, body: bytes) -> bytes:

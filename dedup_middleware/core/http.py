@@ -92,6 +92,11 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     told: Any = None
     partition: int = 0
 
+    @property
+    def given_etag(self) -> bytes | None:
+        """The entity tag that the app gave it: ours says nothing to the app."""
+        return None if self.own_etag else self.etag
+
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""
         here = max(0.0, now - self.stored_at)
