@@ -47,11 +47,13 @@ def settled_by(
 ) -> Settlement:
     """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
     rule = plan.rule
-    wall, authorized, ranged = 0.0, False, False
+    wall, authorized, ranged, bare = 0.0, False, False, False
     if rule.ttl == "origin" and plan.assesses:
         wall = dedup.wall()
         names = {name.lower() for name, _ in seen}
         authorized, ranged = rule.identity == "origin" and b"authorization" in names, b"range" in names
+        # A part that was asked for with If-Range need not say of what kind it is (RFC 9110 s.15.3.7).
+        bare = answer.status == 206 and b"if-range" in names
     settled = settle(
         rule,
         method,
@@ -68,7 +70,7 @@ def settled_by(
     if rule.ttl_jitter:
         spread = 1 - rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
-    if (authorized or answer.status == 206) and method == "GET":
+    if (authorized or answer.status == 206) and method == "GET" and not bare:
         remember(dedup, plan, scope, for_all=authorized)
     return settled
 

@@ -276,6 +276,20 @@ async def test_a_part_answers_no_request_without_a_range_and_no_head(
         assert site.origin.runs == 3
 
 
+@pytest.mark.parametrize("rule", [CAUTIOUS, SHARED], ids=["cautious", "shared"])
+async def test_a_part_that_if_range_asked_for_answers_only_who_asks_so(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.15.3.7: to them alone it may leave out what kind of thing it is
+    site = Site(make_dedup, clock, rule, held(b"01234", "0-4/10", etag='"a"'), YOURS)
+    asked = part("0-4", (b"if-range", b'"a"'))
+    await site.get(headers=asked)
+
+    assert (await site.get(headers=asked)).body == b"01234"
+    for plain in (part("0-4"), part("1-3"), []):
+        assert (await site.get(headers=plain)).body == b"yours"
+
+
 async def test_a_range_is_cut_from_the_newest_part_that_holds_it(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
