@@ -14,7 +14,7 @@ from .core.assess import NOTHING_WANTED, wants
 from .core.checks import check_fields
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
-from .core.http import OF_A_RANGE, SAFE_METHODS
+from .core.http import SAFE_METHODS
 from .core.rules import RULE_FIELDS
 from .core.shape import NO_SHAPE, shape_of
 from .dedup import Dedup
@@ -195,7 +195,7 @@ class DedupMiddleware:
                 stored = dedup.keeper.store.get(plan.ordinal, key, now)  # type: ignore[assignment] # see above
             except Exception as error:  # noqa: BLE001 - law 9: whatever a store raises, the request is answered
                 dedup.store_failed("get", error)
-        if stored is not None and (plan.lookup is plan.prefix or stored.head.status not in OF_A_RANGE):
+        if stored is not None and not stored.contested:
             start, content, reason = answer(scope, stored, now)
             try:
                 await send(start)

@@ -72,7 +72,7 @@ def settled_by(
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
     if (authorized or answer.status == 206) and method == "GET" and not bare:
         remember(dedup, plan, scope, for_all=authorized)
-    return settled
+    return structs.replace(settled, ranged=True) if ranged else settled
 
 
 def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, for_all: bool) -> None:
@@ -80,7 +80,7 @@ def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, f
 
     A part answers ranges within it (RFC 9111 s.3.3): it stands beside the whole. One that is kept although its request
     had an Authorization that the key does not hold is `for_all` (s.3.5): it stands beside what requests without the
-    field get, too. The newest ones are looked at first, and a few of them only.
+    field get, too. Only a few of the newest ones are looked at.
     """
     reader = plan.fingerprints
     own = reader.key_below(plan.lookup, scope, None)
@@ -89,9 +89,10 @@ def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, f
     if for_all:
         asked.append([pair for pair in asked[0] if pair[0].lower() != b"authorization"])
     for headers in asked:
-        key = reader.key_below(plan.lookup, {**scope, "headers": headers}, None)
+        other = {**scope, "headers": headers}
+        key = reader.key_below(plan.lookup, other, None)
         if isinstance(own, bytes) and isinstance(key, bytes) and key != own:
-            there = [other for other in dedup.keeper.beside.get(key) or () if other[0] != own]
+            there = [pair for pair in dedup.keeper.beside.get(key) or () if pair[0] != own]
             dedup.keeper.beside.put(key, ((own, of_a_part), *there[: MOST_BESIDE - 1]))
 
 
@@ -147,6 +148,7 @@ def to_store(
         arrived=_made(answer, dedup.wall()) if rule.follows_origin else 0.0,
         line_end=named(b"", variant if rule.cache_status_key else None),
         own_etag=own,
+        contested=keep.ranged,
     )
 
 

@@ -1,27 +1,28 @@
 """Serving: what is stored, sent to a request that was not a plain hit: stale, in part, found late, or refused.
 
-Law: one look at the store, one verdict, one outcome told.
+Law: one look at the store, one verdict, one outcome told; of several that may answer, the most recent does.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .core.assess import FRESH, MISS, Ask, Serve, Verdict, Wants, assess
 from .core.fields import names_listed
-from .core.http import values
+from .core.http import StoredResponse, values
 from .hit import answer, part, tell
 from .keeping import OF_A_PART
 from .refresh import refresh
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Scope, Send
+    from starlette.types import Scope, Send
 
     from .core.decide import Consider
-    from .core.http import Headers, StoredResponse
+    from .core.http import Headers
     from .core.status import Reason
     from .dedup import Dedup
+    from .exchange import Exchange
     from .telemetry import Span, Tally
 
 
@@ -71,50 +72,82 @@ async def serve(
         tell(dedup, plan, scope, stored, now, key, start["status"], reason, span, tally.outcome)
 
 
-async def serve_from_whole(
-    dedup: Dedup, app: ASGIApp, plan: Consider, scope: Scope, send: Send, asked: Wants
-) -> Ask | None:
-    """Answer a request from what is stored under another one's key.
+class _Found(NamedTuple):
+    """What is stored under a key, and may answer."""
+
+    stored: StoredResponse
+    key: bytes
+    verdict: Serve
+
+
+async def serve_another(exchange: Exchange) -> Ask | None:
+    """Answer a request from what is stored under another one's key, where that is more recent than its own.
 
     A HEAD, or a GET with a Range, is answered from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
-    What else may answer, while it is fresh, stands beside the whole's key (`keeping.remember`): to a Range a part that
-    holds all it asks for (RFC 9111 s.3.3), to a request without Authorization the response to one with it that says
-    that it is for all (s.3.5). None where it is answered, else why the app is to be asked.
+    What else may answer, while it is fresh, stands beside the whole's key (`keeping.remember`). Of all that may, the
+    most recent does (RFC 9111 s.4). None where the request is answered, else why the app is to be asked, if nothing of
+    its own may answer.
     """
+    dedup, plan, scope, asked = exchange.dedup, exchange.plan, exchange.scope, exchange.asked
     headers = [pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]
-    ranged = len(headers) < len(scope["headers"])
+    ranged, has_own = len(headers) < len(scope["headers"]), plan.lookup is plan.prefix
     why = MISS
     beside = dedup.keeper.beside
-    if not ranged and plan.lookup is plan.prefix and not (beside.young or beside.old):
+    if has_own and not ranged and not (beside.young or beside.old):
         return why
     whole = {**scope, "method": "GET", "headers": headers}
     base = plan.fingerprints.key_below(plan.lookup, whole, None)
     if not isinstance(base, bytes):
         return why
-    of_a_part = ranged and scope["method"] == "GET"
-    if ranged or plan.lookup is not plan.prefix:
-        shown, key = _variant(dedup, plan, base, headers)
-        now = dedup.clock()
+    others = beside.get(base) or ()
+    if has_own and not ranged and not others:
+        return why
+    found: list[_Found] = []
+    own, now = None, dedup.clock()
+    if has_own:
+        _, key = _variant(dedup, plan, exchange.key, scope["headers"])
+        verdict, own = look_up(dedup, plan, key, asked, now)
+        if own is not None and isinstance(verdict, Serve):
+            found.append(_Found(own, key, verdict))
+    shown, key = _variant(dedup, plan, base, headers)
+    if ranged or not has_own:
         verdict, stored = look_up(dedup, plan, key, asked, now)
-        if stored is not None and isinstance(verdict, Serve) and not (ranged and _varies_by_range(stored)):
-            if verdict.refresh:
-                refresh(dedup, app, plan, whole, key, base, shown, stored, b"")
-            await serve(dedup, plan, scope, send, stored, now, key, verdict, ranged=of_a_part)
-            return None
         if isinstance(verdict, Ask):
             why = verdict
-    for other, asked_for_a_part in beside.get(base) or ():
+        elif stored is not None and isinstance(verdict, Serve) and not (ranged and _varies_by_range(stored)):
+            found.append(_Found(stored, key, verdict))
+    of_a_part = ranged and exchange.method == "GET"
+    for other, asked_for_a_part in others:
         _, key = _variant(dedup, plan, other, headers)
-        now = dedup.clock()
         verdict, stored = look_up(dedup, plan, key, asked, now)
-        if stored is None or not isinstance(verdict, Serve) or verdict.reason != "fresh":
-            continue
-        if asked_for_a_part and (stored.head.status not in (200, 206) or _varies_by_range(stored)):
-            continue  # what became of a Range, and of no other request
-        if stored.head.status != 206 or (of_a_part and part(scope, stored, now, None) is not None):
-            await serve(dedup, plan, scope, send, stored, now, key, ranged=of_a_part)
-            return None
-    return why
+        if (
+            stored is not None
+            and isinstance(verdict, Serve)
+            and verdict.reason == "fresh"
+            and _fits(scope, stored, now, of_a_part=of_a_part, asked_for_a_part=asked_for_a_part)
+        ):
+            found.append(_Found(stored, key, FRESH))
+    best = max(found, key=lambda one: one.stored.recency, default=None)
+    if best is None or best.stored is own:
+        return why
+    if best.verdict.refresh:
+        refresh(dedup, exchange.app, plan, whole, best.key, base, shown, best.stored, b"")
+    await serve(dedup, plan, scope, exchange.send, best.stored, now, best.key, best.verdict, ranged=of_a_part)
+    return None
+
+
+def _fits(
+    scope: Scope, stored: StoredResponse, now: float, *, of_a_part: bool, asked_for_a_part: bool
+) -> bool:
+    """Whether what stands beside the whole's key may answer a request.
+
+    To a Range a part may that holds all it asks for (RFC 9111 s.3.3), to a request without Authorization the response
+    to one with it that says that it is for all (s.3.5).
+    """
+    status = stored.head.status
+    if asked_for_a_part and (status not in (200, 206) or _varies_by_range(stored)):
+        return False  # what became of a Range, and of no other request
+    return status != 206 or (of_a_part and part(scope, stored, now, None) is not None)
 
 
 def _variant(dedup: Dedup, plan: Consider, base: bytes, headers: Headers) -> tuple[frozenset[bytes], bytes]:

@@ -17,7 +17,7 @@ from .incoming import again, replay
 from .leading import MAX_TURNS, hear_out, lead, left_behind
 from .nesting import current, waiting
 from .refresh import refresh
-from .serving import look_up, refuse, serve, serve_from_whole
+from .serving import look_up, refuse, serve, serve_another
 
 if TYPE_CHECKING:
     from .core.http import StoredResponse
@@ -54,7 +54,7 @@ async def run(exchange: Exchange) -> None:
         exchange.find_tracer()
     of_whole = MISS
     if plan.assesses and (method == "HEAD" or (method == "GET" and plan.rule.follows_origin)):
-        why = await serve_from_whole(dedup, exchange.app, plan, exchange.scope, exchange.send, exchange.asked)
+        why = await serve_another(exchange)
         if why is None:
             return
         of_whole = why

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from dedup_middleware import Dedup, Rule
 
-from .cache_kit import DATE, Answer, Site, error, ok, status_of, unchanged
+from .cache_kit import DATE, WALL, Answer, Site, error, named, ok, status_of, unchanged
 from .kit import Call, FakeClock, settle, until
 
 MakeDedup = Callable[..., Dedup]
@@ -575,6 +577,77 @@ async def test_a_stale_whole_gives_no_part_but_within_its_window(
     site.origin.then((206, {"content-range": "bytes 0-1/10"}, b"xy"))
     assert (await site.get(headers=part("0-1"))).body == b"xy"
     assert site.origin.requests[2][b"range"] == b"bytes=0-1"
+
+
+def dated(after: float, status: int, body: bytes, **fields: str) -> Answer:
+    """What was made so many seconds after the test began."""
+    date = format_datetime(datetime.fromtimestamp(WALL + after, UTC), usegmt=True)
+    return status, {"cache-control": "max-age=1000", "date": date, **named(fields)}, body
+
+
+OLD_PART = dated(0, 206, b"AAAA", etag='"a"', content_range="bytes 0-3/10")
+NEW_PART = dated(20, 206, b"BBBBBB", etag='"b"', content_range="bytes 0-5/10")
+OLD_WHOLE, NEW_WHOLE = (dated(0, 200, b"A" * 10, etag='"a"'), dated(20, 200, b"B" * 10, etag='"b"'))
+FIRST_PART, LONGER_PART = part("0-3"), part("0-5")
+
+
+@pytest.mark.parametrize(
+    ("first", "old", "second", "new", "expected"),
+    [
+        (FIRST_PART, OLD_PART, [], NEW_WHOLE, (206, b"BBBB")),
+        (FIRST_PART, dated(0, 416, b"", content_range="bytes */3"), [], NEW_WHOLE, (206, b"BBBB")),
+        (FIRST_PART, OLD_WHOLE, [], NEW_WHOLE, (206, b"BBBB")),
+        (FIRST_PART, OLD_PART, [], dated(20, 404, b"gone"), (404, b"gone")),
+        (FIRST_PART, OLD_PART, LONGER_PART, NEW_PART, (206, b"BBBB")),
+        ([], OLD_WHOLE, LONGER_PART, NEW_PART, (206, b"BBBB")),
+        ([], OLD_WHOLE, FIRST_PART, dated(20, 416, b"", content_range="bytes */0"), (416, b"")),
+        ([], OLD_WHOLE, FIRST_PART, NEW_WHOLE, (200, b"B" * 10)),
+        # the Date counts, not when it came
+        (FIRST_PART, NEW_PART, [], OLD_WHOLE, (206, b"BBBBBB")),
+        (FIRST_PART, NEW_WHOLE, LONGER_PART, OLD_PART, (200, b"B" * 10)),
+        # which came last, where neither has a later Date
+        (FIRST_PART, OLD_PART, [], dated(0, 200, b"B" * 10), (206, b"BBBB")),
+        ([], OLD_WHOLE, FIRST_PART, dated(0, 206, b"B", content_range="bytes 0-3/10"), (206, b"B")),
+    ],
+)
+@pytest.mark.parametrize("rule", [HEEDING, SHARED], ids=["cautious", "shared"])
+async def test_of_several_responses_that_may_answer_a_range_the_most_recent_does(
+    first: Pairs,
+    old: Answer,
+    second: Pairs,
+    new: Answer,
+    expected: tuple[int, bytes],
+    rule: Rule,
+    make_dedup: MakeDedup,
+    clock: FakeClock,
+) -> None:
+    # RFC 9111 s.4: MUST use the most recent one, by its Date
+    site = Site(make_dedup, clock, rule, old, new)
+    await site.get(headers=first)
+    site.advance(25)
+    await site.get(headers=[*second, *says("no-cache")])
+    site.advance(5)
+
+    for more in ([], says("max-age=900")):
+        answer = await site.get(headers=[*FIRST_PART, *more])
+        assert (answer.status, answer.body) == expected
+        assert status_of(answer).startswith("dedup; hit")
+    assert (site.origin.runs, site.said("hit")) == (2, 2)
+
+
+async def test_of_a_ranges_own_response_and_an_older_whole_that_is_renewed_meanwhile_its_own_answers(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    whole = dated(0, 200, b"A" * 10, cache_control="max-age=10, stale-while-revalidate=600", etag='"a"')
+    site = Site(make_dedup, clock, HEEDING, whole, NEW_PART)
+    await site.get()
+    site.advance(25)
+    await site.get(headers=[*FIRST_PART, *says("no-cache")])
+
+    answer = await site.get(headers=FIRST_PART)
+    await settle()
+
+    assert (answer.body, site.origin.runs) == (b"BBBBBB", 2)
 
 
 # -- variants (RFC 9111 s.4.1) ---------------------------------------------------------------------------------------

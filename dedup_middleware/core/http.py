@@ -20,9 +20,6 @@ Scope = MutableMapping[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """Methods that change nothing (RFC 9110 s.9.2.1; QUERY: RFC 10008); every other one, known or not, is unsafe."""
 
-OF_A_RANGE = frozenset({206, 416})
-"""Statuses that answer a Range, which means something in a GET only (RFC 9110 s.14.2)."""
-
 PAIR_OVERHEAD = 56 + 2 * 33
 """Bytes that CPython needs for one header pair beside its text: a tuple and two bytes objects."""
 
@@ -54,7 +51,8 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     `stale_while_revalidate` seconds it answers while it is fetched anew, for `stale_if_error` seconds instead of an
     error, where it is `rigid` never. From `refresh_at` on a hit fetches it anew, but not before `refresh_after`.
     `arrived` is when it was made or came, in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says
-    that its entity tag is not the app's.
+    that its entity tag is not the app's. Where it is `contested`, what lies under another key may be more recent and
+    answer the same requests.
     Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used`
     and `partition` are the store's own.
     """
@@ -87,6 +85,7 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     arrived: float = 0.0
     line_end: bytes = b""
     own_etag: bool = False
+    contested: bool = False
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
     told: Any = None
@@ -96,6 +95,11 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     def given_etag(self) -> bytes | None:
         """The entity tag that the app gave it: ours says nothing to the app."""
         return None if self.own_etag else self.etag
+
+    @property
+    def recency(self) -> tuple[int, int]:
+        """What is greater for the more recent response: its Date, to the second, then its flight (RFC 9111 s.4)."""
+        return int(self.arrived), self.generation
 
     def retell(self, now: float) -> None:
         """Spell Age and Cache-Status for the second that began; `tail` holds until `tail_until` (RFC 9211 s.2.4)."""

@@ -45,7 +45,8 @@ class Keep(msgspec.Struct, frozen=True):
     is stale it is worth keeping for `kept` seconds: to be revalidated, or to be served stale while it is
     (`stale_while_revalidate`) or instead of an error (`stale_if_error`). `rigid` forbids to serve it stale at all
     (RFC 9111 s.4.2.4). `stripped` are fields that only the leader gets. `passed` is why nobody but the leader may use
-    it before it is validated; None: all may.
+    it before it is validated; None: all may. It is `ranged` where a Range was asked for: what is stored of the
+    whole, or of another part, may answer the same.
     """
 
     lifetime: float
@@ -58,6 +59,7 @@ class Keep(msgspec.Struct, frozen=True):
     stripped: frozenset[bytes] = _NONE
     passed: Reason | None = None
     late: float = 0.0
+    ranged: bool = False
 
 
 @final
