@@ -71,16 +71,18 @@ def settled_by(
         spread = 1 - rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
     if (authorized or answer.status == 206) and method == "GET" and not bare:
-        remember(dedup, plan, scope, for_all=authorized)
+        remember(dedup, plan, scope, answer.status, for_all=authorized)
     return structs.replace(settled, ranged=True) if ranged else settled
 
 
-def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, for_all: bool) -> None:
+def remember(
+    dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], status: int, *, for_all: bool
+) -> None:
     """Note that a response may answer requests under another key than its own, once it is stored.
 
     A part answers ranges within it (RFC 9111 s.3.3): it stands beside the whole. One that is kept although its request
     had an Authorization that the key does not hold is `for_all` (s.3.5): it stands beside what requests without the
-    field get, too. Only a few of the newest ones are looked at.
+    field get, too, and contests it. Only a few of the newest ones are looked at.
     """
     reader = plan.fingerprints
     own = reader.key_below(plan.lookup, scope, None)
@@ -94,6 +96,11 @@ def remember(dedup: Dedup, plan: Consider, scope: MutableMapping[str, Any], *, f
         if isinstance(own, bytes) and isinstance(key, bytes) and key != own:
             there = [pair for pair in dedup.keeper.beside.get(key) or () if pair[0] != own]
             dedup.keeper.beside.put(key, ((own, of_a_part), *there[: MOST_BESIDE - 1]))
+            if status != 206:  # a part contests only what other ranges have got
+                key = dedup.variant(plan, key, other)
+                older = dedup.keeper.find(plan.ordinal, key, dedup.clock(), stale=False)
+                if isinstance(older, StoredResponse):
+                    older.contested = True
 
 
 def to_store(

@@ -780,7 +780,7 @@ async def test_what_the_app_permits_to_share_is_for_all_and_what_nobody_asked_fo
 
     alice, nobody = b"hello Bearer alice", b"hello nobody"
     assert (bodies, len(greeter.seen)) == ([alice] * 5, 1)
-    assert (reverse, len(stranger.seen)) == ([nobody, alice, nobody, alice], 2)
+    assert (reverse, len(stranger.seen)) == ([nobody, alice, alice, alice], 2)  # the most recent
 
 
 async def test_the_app_sees_authorization_and_no_other_credential(

@@ -108,6 +108,43 @@ async def test_it_answers_no_request_of_another_variant(
     assert site.origin.runs == ran + 1
 
 
+@pytest.mark.parametrize("vary", [{}, {"vary": "x-a"}], ids=["plain", "variants"])
+async def test_of_a_strangers_own_response_and_one_that_is_for_all_the_most_recent_answers(
+    vary: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4
+    older, newer = (
+        ok(body, cache_control=FOR_ALL[0], etag=f'"{body.decode()}"', **vary) for body in (b"1", b"2")
+    )
+    for first, second in (([], ALICE), (ALICE, [])):
+        site = Site(make_dedup, clock, SHARED, older, newer, YOURS)
+        await site.get(headers=first)
+        site.advance(5)
+        await site.get(headers=[*second, (b"cache-control", b"no-cache")])
+        site.advance(5)
+
+        for method, body in (("GET", b"2"), ("GET", b"2"), ("HEAD", b"")):
+            for wanted in ([], [(b"cache-control", b"max-age=50")]):
+                answer = await site.get(method=method, headers=wanted)
+                assert (answer.body, answer.header(b"etag"), answer.header(b"age")) == (body, b'"2"', b"5")
+        assert (await site.get(headers=BOB)).header(b"etag") == (b'"2"' if second else b'"1"')
+        assert site.origin.runs == 2
+
+
+async def test_what_answers_a_stranger_after_what_was_for_all_is_stale_is_the_strangers_own(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, SHARED, ok(b"own", cache_control=FOR_ALL[0]), YOURS)
+    await site.get()
+    site.origin.then(ok(b"for all", cache_control="public, max-age=5"))
+    await site.get(headers=ALICE)
+    assert (await site.get()).body == b"for all"
+    site.advance(6)
+
+    assert (await site.get()).body == b"own"
+    assert site.origin.runs == 2
+
+
 async def test_a_field_that_is_for_the_one_who_asked_alone_goes_to_nobody_else(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -153,7 +153,7 @@ AUTHORIZATION = [
         ok("max-age=3600, public"),
         app(),
         app(ANNA),
-        store(of=1),
+        store(of=2),  # what is for all, and the most recent (RFC 9111 s.4)
         store(BERT, of=2),
         profiles=SHARED,
     ),
