@@ -24,7 +24,7 @@ class Wants(msgspec.Struct, frozen=True):
     validated: bool = False
     max_age: int | None = None
     min_fresh: int = 0
-    max_stale: int = 0
+    max_stale: int | None = None
     stale_if_error: int = 0
     only_if_cached: bool = False
 
@@ -45,7 +45,7 @@ def wants(headers: Headers) -> Wants:
         validated=b"no-cache" in said or max_age == 0,
         max_age=max_age,
         min_fresh=said.seconds(b"min-fresh") or 0,
-        max_stale=said.seconds(b"max-stale") or 0,
+        max_stale=said.seconds(b"max-stale"),
         stale_if_error=said.seconds(b"stale-if-error") or 0,
         only_if_cached=b"only-if-cached" in said,
     )
@@ -88,33 +88,49 @@ def _asked(asked: Wants) -> Ask:
 def _reused(stored: StoredResponse, asked: Wants, now: float) -> Verdict:
     if asked.validated:
         return Ask("request", alone=True)
-    age = stored.initial_age + now - stored.stored_at
-    if asked.max_age is not None and age > asked.max_age and not (asked.max_stale and now >= stored.expires):
-        return Ask("request")
-    left = stored.expires - now
-    if left >= asked.min_fresh and left > 0:
+    late = now - stored.expires
+    enough = is_enough(_age(stored, now), -late, asked)
+    if late < 0:
+        if not enough:
+            return Ask("request")
         return FRESH if now < stored.refresh_at else AHEAD
-    if left > 0:
-        return Ask("request")
-    if not stored.rigid:
-        if asked.max_stale and -left <= asked.max_stale:
+    if enough and not stored.rigid and _bears(asked, late):
+        if asked.max_stale is not None:
             return Serve("max-stale")
-        # One that names an age or a freshness, and no staleness, wants none (s.5.2.1.1, s.5.2.1.3).
-        willing = asked.max_stale or (asked.max_age is None and not asked.min_fresh)
-        if willing and now < stored.expires + stored.stale_while_revalidate:
+        if late < stored.stale_while_revalidate:
             return Serve("stale-while-revalidate", refresh=True)
     return Ask("stale")
 
 
 def stands_in(stored: StoredResponse, asked: Wants, now: float) -> bool:
-    """Whether a stale response may answer instead of an error (RFC 5861 s.4, RFC 9111 s.4.2.4, s.5.2.1.4)."""
-    return (
-        not stored.rigid
-        and not asked.validated
-        and now < stored.expires + max(stored.stale_if_error, asked.stale_if_error)
+    """Whether a stale response may answer instead of an error (RFC 5861 s.4, RFC 9111 s.4.2.4).
+
+    What a request would not have had from the store it does not get so either (s.5.2.1), but for the staleness that it
+    takes with its own stale-if-error.
+    """
+    if stored.rigid or asked.validated:
+        return False
+    late = now - stored.expires
+    return is_enough(_age(stored, now), -late, asked) and (
+        late < asked.stale_if_error or (late < stored.stale_if_error and _bears(asked, late))
     )
 
 
-def is_enough(age: float, lifetime: float, asked: Wants) -> bool:
-    """Whether a response that another request's forward brought is young and fresh enough for this one."""
-    return (asked.max_age is None or age <= asked.max_age) and lifetime >= asked.min_fresh
+def is_enough(age: float, left: float, asked: Wants) -> bool:
+    """Whether a response of this age, fresh for so much longer, is young and fresh enough (s.5.2.1.1, s.5.2.1.3)."""
+    return (asked.max_age is None or age <= asked.max_age) and (
+        not asked.min_fresh or left >= asked.min_fresh
+    )
+
+
+def _bears(asked: Wants, late: float) -> bool:
+    """Whether a request takes what has been stale for so long, where the response or the rule allows it.
+
+    One that says how stale it may be takes nothing staler, one that names an age alone nothing stale (s.5.2.1.1,
+    s.5.2.1.2).
+    """
+    return asked.max_age is None if asked.max_stale is None else late <= asked.max_stale
+
+
+def _age(stored: StoredResponse, now: float) -> float:
+    return stored.initial_age + now - stored.stored_at
