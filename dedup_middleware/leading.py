@@ -152,7 +152,8 @@ def _line(exchange: Exchange, settled: Settled, forward: Forward, reason: Reason
     if settled.says_nothing and reason == "miss" and not rule.cache_status_key:
         return wire.MISS
     detail: Reason | None = "stale-if-error" if settled.outcome == "stale" else settled.passed
-    ttl = kept.lifetime if isinstance(kept, Keep) else None
+    # What a write has overtaken before its head is not stored.
+    ttl = kept.lifetime if isinstance(kept, Keep) and forward.flight.current else None
     outgrown = exchange.dedup.outgrown
     if ttl is not None and (outgrown.young or outgrown.old) and settled.head.length is None:
         until = outgrown.get(settled.variant)

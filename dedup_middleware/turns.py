@@ -81,7 +81,8 @@ async def run(exchange: Exchange) -> None:
                     await _answered(exchange, verdict, stored, now, key, shown)
                     await hear_out(exchange)
                     return
-                ask = of_whole if verdict is MISS else verdict
+                # Of the whole there may be more to tell than that nothing is stored under this one's own key.
+                ask = verdict if of_whole is MISS or verdict.reason != "miss" else of_whole
                 if ask.alone:
                     alone = alone or ask.reason
             if alone is None and (

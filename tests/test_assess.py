@@ -106,6 +106,7 @@ VERDICTS: list[tuple[str, dict[str, Any], str, float, Verdict]] = [
     ("4.2 stale from its end on", {}, "", 60, Ask("stale")),
     ("4.2 never fresh", {"fresh_for": 0}, "", 0, Ask("stale")),
     ("5.2.1.4 no-cache", {}, "no-cache", 1, Ask("request", alone=True)),
+    ("5.2.1.4 no-cache of a stale one", SWR, "no-cache", 61, Ask("stale", alone=True)),
     ("5.2.1.1 max-age=0", {}, "max-age=0", 0, Ask("request", alone=True)),
     ("5.2.1.1 young enough", {}, "max-age=5", 5, FRESH),
     ("5.2.1.1 too old", {}, "max-age=5", 5.1, Ask("request")),
@@ -157,8 +158,8 @@ def test_what_is_stored_answers_where_the_request_and_the_response_allow_it(
     [
         ("", MISS),
         ("max-age=5, min-fresh=5, max-stale=5", MISS),
-        ("no-cache", Ask("request", alone=True)),
-        ("max-age=0", Ask("request", alone=True)),
+        ("no-cache", Ask("miss", alone=True)),
+        ("max-age=0", Ask("miss", alone=True)),
         ("only-if-cached", Refuse()),
         ("only-if-cached, no-cache", Refuse()),
     ],

@@ -115,6 +115,39 @@ async def test_a_request_that_says_no_store_is_alone_and_leaves_nothing_behind(
     assert site.dedup.stats().rules["/x"].requests["bypassed"] == 3
 
 
+@pytest.mark.parametrize("directives", ["no-cache", "max-age=0"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("after", "told"), [(None, "uri-miss"), (10, "request"), (61, "stale")])
+async def test_cache_status_says_request_only_where_what_is_stored_is_fresh(
+    after: float | None, told: str, method: str, directives: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9211 s.2.2
+    site = Site(make_dedup, clock, SHARED, FIRST)
+    if after is not None:
+        await site.get()
+        site.advance(after)
+
+    answer = await site.get(method=method, headers=says(directives))
+
+    assert status_of(answer).startswith(f"dedup; fwd={told}")
+
+
+@pytest.mark.parametrize("rule", [ORIGIN, NUMBER], ids=["origin", "number"])
+async def test_what_a_write_has_overtaken_is_not_said_to_be_stored(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9211 s.2.5
+    site = Site(make_dedup, clock, rule, FIRST)
+    site.origin.hold()
+    read = site.call()
+    await until(lambda: site.origin.runs == 1)
+    site.dedup.clear()
+    site.origin.release()
+
+    assert status_of(await read.done()) == "dedup; fwd=uri-miss"
+    assert site.dedup.store.responses == 0
+
+
 async def test_a_request_that_wants_validation_joins_nobody_and_nobody_waits_for_it(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -88,7 +88,7 @@ ONE: list[tuple[str, str, dict[str, Any], dict[str, Any], tuple[int, list[tuple[
     ("forwarded", "server-error", {"share_errors": False}, {}, (500, [])),
     ("forwarded", "authorization", SHARED, {"headers": [(b"authorization", b"x")]}, (200, FRESH)),
     ("forwarded", "no-freshness", SHARED, {}, (302, [])),
-    ("forwarded", "request", SHARED, {"headers": [(b"cache-control", b"no-cache")]}, (200, FRESH)),
+    ("forwarded", "miss", SHARED, {"headers": [(b"cache-control", b"no-cache")]}, (200, FRESH)),
     ("bypassed", "no-store", SHARED, {"headers": [(b"cache-control", b"no-store")]}, (200, FRESH)),
     ("bypassed", "only-if-cached", SHARED, {"headers": [(b"cache-control", b"only-if-cached")]}, (504, [])),
     ("bypassed", "method", {}, {"method": "POST"}, (200, [])),
@@ -233,6 +233,13 @@ async def what_is_stored_and_grows_old(world: World) -> None:
     world.clock.advance(65)
     await ended(world.calls(app))
     await settle()
+
+
+@counts({FORWARDED: 1, ("forwarded", "request"): 1})
+async def a_fresh_response_and_one_who_wants_another(world: World) -> None:
+    app = world.use(GatedApp(lambda *_: (200, FRESH, b"x"), opened=True), default=Rule(**SHARED))
+    await ended(world.calls(app))
+    await ended(world.calls(app, headers=[(b"cache-control", b"no-cache")]))
 
 
 @counts({("forwarded", "failed"): 1, COLLAPSED: 3})

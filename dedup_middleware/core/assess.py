@@ -59,7 +59,10 @@ class Serve(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """The app is asked; `alone`: what is under way already is too old for this request."""
+    """The app is asked; `alone`: what is under way already is too old for this request.
+
+    The reason is `request` where a fresh response was there, which the request's directives refuse (RFC 9211 s.2.2).
+    """
 
     reason: Reason
     alone: bool = False
@@ -73,22 +76,22 @@ Verdict = Serve | Ask | Refuse
 FRESH: Final = Serve("fresh")
 AHEAD: Final = Serve("fresh", refresh=True)
 MISS: Final = Ask("miss")
+_MISS_ALONE: Final = Ask("miss", alone=True)
 
 
 def assess(stored: StoredResponse | None, asked: Wants, now: float) -> Verdict:
     """What becomes of a request for which this response is stored, fresh or stale, or none."""
-    verdict = _reused(stored, asked, now) if stored is not None else _asked(asked)
+    if stored is None:
+        verdict: Verdict = _MISS_ALONE if asked.validated else MISS
+    else:
+        verdict = _reused(stored, asked, now)
     return Refuse() if asked.only_if_cached and isinstance(verdict, Ask) else verdict
 
 
-def _asked(asked: Wants) -> Ask:
-    return Ask("request", alone=True) if asked.validated else MISS
-
-
 def _reused(stored: StoredResponse, asked: Wants, now: float) -> Verdict:
-    if asked.validated:
-        return Ask("request", alone=True)
     late = now - stored.expires
+    if asked.validated:
+        return Ask("request" if late < 0 else "stale", alone=True)
     enough = is_enough(_age(stored, now), -late, asked)
     if late < 0:
         if not enough:
