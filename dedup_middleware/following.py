@@ -16,16 +16,19 @@ from .telling import tell_request
 from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError
 
 if TYPE_CHECKING:
+    from .core.http import StoredResponse
     from .core.status import Reason
     from .exchange import Exchange
     from .flight import Flight
     from .settled import Settled
 
 
-async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: bool) -> bool:
+async def follow(
+    exchange: Exchange, flight: Flight, stored: StoredResponse | None, reason: Reason, *, varied: bool
+) -> bool:
     """Read another request's flight; False where its response is not for this one.
 
-    `reason` is why the store did not answer this one, `varied` that only another variant was stored.
+    `reason` is why what is `stored` did not answer this one, `varied` that only another variant was stored.
     """
     if exchange.plan.rule.identity != "separate":
         flight.callers.append(Caller.of(exchange.scope))
@@ -36,6 +39,9 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
     gone = stood_in = False
     try:
         settled: Settled | None = await waiter.head()
+        if (settled is None or settled.failed) and flight.current and exchange.bears(stored):
+            exchange.gave_up = True  # what its leader did not want instead of an error this one may have
+            return False
         if settled is None:
             if not exchange.plan.rule.share_errors:
                 exchange.alone = "unshared-error"
@@ -48,7 +54,10 @@ async def follow(exchange: Exchange, flight: Flight, reason: Reason, *, varied: 
         if settled.outdated or (settled.vary and exchange.differs(settled)):
             return False
         if not exchange.is_satisfied(settled):
-            exchange.alone = "request"
+            if settled.stand_in is None or exchange.gave_up:
+                exchange.alone = "request"
+            else:
+                exchange.gave_up = True  # those for whom nothing stands in ask together, once
             return False
         head_ns = time.time_ns() if exchange.tracer is not None else None
         stood_in = settled.outcome == "stale"

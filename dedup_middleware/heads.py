@@ -82,6 +82,8 @@ def open_head(forward: Forward, message: Message) -> None:
         settled.route = dedup.templates.of(forward.scope)
     if validation is not None:
         settled.outcome, settled.answered = validation.outcome, validation.answered
+        if validation.outcome == "stale":
+            settled.stand_in = validation.stored
     if settled.vary:
         settled.before = dict(leaders)
     copy_back(forward.given, forward.scope, leaders)

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from .core.answer import Answer
+from .core.freshness import ERRORS
+from .core.http import StoredResponse
 from .core.settle import Settlement
 from .core.status import Outcome, Reason
 from .core.unseen import Unseen
@@ -22,7 +24,8 @@ class Settled(Unseen, msgspec.Struct, eq=False):
     only the leader may use the response, and why. `route` is known where somebody is to be told. `before` is the
     leader's scope as it was asked, where it may have to ask again for another variant. One that is `outdated` turned
     out to be of before an invalidation: followers ask anew. One that `says_nothing` is shared while it is under way and
-    kept by nobody, and there is no more to tell of it.
+    kept by nobody, and there is no more to tell of it. `stand_in` is the stored response that went out instead of an
+    error.
     """
 
     head: Answer
@@ -37,3 +40,9 @@ class Settled(Unseen, msgspec.Struct, eq=False):
     before: dict[str, Any] | None = None
     says_nothing: bool = False
     outdated: bool = False
+    stand_in: StoredResponse | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the app's own answer is an error for which a stored response may stand in (RFC 5861 s.4)."""
+        return self.outcome == "forwarded" and self.head.status in ERRORS

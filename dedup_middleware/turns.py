@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from .bypass import bypass
-from .core.assess import MISS, Ask, Refuse, Serve
+from .core.assess import MISS, STANDS_IN, Ask, Refuse, Serve
 from .core.shape import NO_SHAPE
 from .following import follow
 from .forward import Forward
@@ -77,6 +77,8 @@ async def run(exchange: Exchange) -> None:
             if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
                 now, exchange.shape = dedup.clock(), NO_SHAPE  # who has waited may find another scope
                 verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
+                if exchange.gave_up and isinstance(verdict, Ask) and exchange.bears(stored):
+                    verdict = STANDS_IN
                 if not isinstance(verdict, Ask):
                     await _answered(exchange, verdict, stored, now, key, shown)
                     await hear_out(exchange)
@@ -91,7 +93,9 @@ async def run(exchange: Exchange) -> None:
                 alone = _marked(dedup, key, now)
             flight = None if alone else dedup.flights.find(loop, key)
             if flight is not None:
-                if await follow(exchange, flight, ask.reason, varied=bool(shown) and plan.rule.stores):
+                if await follow(
+                    exchange, flight, stored, ask.reason, varied=bool(shown) and plan.rule.stores
+                ):
                     await hear_out(exchange)
                     return
                 continue

@@ -99,6 +99,8 @@ FRESH, AGAIN = ok("max-age=60", TAG), (304, ok("max-age=60", TAG)[1])
 CAUTIOUS, SHARED = Rule("/x", ttl="origin", vary="origin"), Rule.shared_cache("/x")
 CROWD = "crowd"
 """Three requests at the same time; the last one's field counts."""
+STRICT = "strict"
+"""The same; the first one wants nothing stale."""
 Step = list[tuple[bytes, bytes]] | float | str
 
 SEEN: dict[str, tuple[Rule, list[Reply], list[Step]]] = {
@@ -129,6 +131,7 @@ SEEN: dict[str, tuple[Rule, list[Reply], list[Step]]] = {
     "dedup; fwd=stale; fwd-status=503; detail=stale-if-error": (SHARED, [FRESH, error(503)], [[], 61, []]),
     "dedup; fwd=stale; detail=stale-if-error": (SHARED, [FRESH, RuntimeError("down")], [[], 61, []]),
     "dedup; fwd=stale; collapsed; detail=stale-if-error": (SHARED, [FRESH, error(503)], [[], 61, CROWD]),
+    "dedup; hit; ttl=-3; detail=stale-if-error": (SHARED, [FRESH, error(503)], [[], 63, STRICT]),
     "dedup; fwd=stale; detail=...": (CAUTIOUS, [FRESH, ok("no-store")], [[], 61, []]),
     "dedup; fwd=request; stored; ttl=60": (SHARED, [FRESH, FRESH], [[], asking("no-cache")]),
     "dedup; fwd=request; fwd-status=304; stored; ttl=60": (
@@ -171,7 +174,8 @@ async def test_each_cache_status_of_the_table_is_seen_as_it_says(
             clock.advance(step)
         elif isinstance(step, str):
             bare.gate.clear()
-            waiting = [call(app, "/x") for _ in range(3)]
+            firsts = asking("max-age=99") if step == STRICT else []
+            waiting = [call(app, "/x", headers=fields) for fields in (firsts, [], [])]
             await settle()
             bare.gate.set()
             told = (await asyncio.gather(*(one.done() for one in waiting)))[-1].header(b"cache-status")

@@ -383,6 +383,79 @@ async def test_all_who_wait_get_what_stands_in_and_each_is_told_so(
     assert site.said("stale") == 50
 
 
+HEEDING = Rule("/x", ttl="origin", honor_request_directives=True)
+LENIENT, STRICT = [(b"cache-control", b"stale-if-error=60")], [(b"cache-control", b"max-age=60")]
+
+
+async def behind(
+    site: Site, time: VirtualTime, failure: Answer, *requests: list[tuple[bytes, bytes]]
+) -> list[Call]:
+    """Ask all at once while the app fails in this way, the first one first; a hanging one ends when all is out."""
+    site.origin.then(failure if failure is not HANG else ok(b"late", cache_control="max-age=10"))
+    site.origin.hold()
+    calls = [site.call(headers=headers) for headers in requests]
+    await until(lambda: site.origin.runs == 2)
+    await settle()
+    if failure is HANG:
+        await time.go(site.dedup.rules[0].max_wait + 1)  # type: ignore[operator] # a checked rule has seconds
+    site.origin.release()
+    await asyncio.gather(*(one.task for one in calls), return_exceptions=True)
+    return calls
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+async def test_what_one_request_takes_instead_of_an_error_its_followers_do_not_have_to(
+    failure: Answer, virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.2.4: it says stale-if-error=0, and only the first one allows it nevertheless
+    first = ok(cache_control="max-age=10, stale-if-error=0", etag='"a"')
+    site = await stale(make_dedup, clock, HEEDING, first=first)
+
+    leader, *others, last = await behind(site, virtual_time, failure, LENIENT, [], [], STRICT, LENIENT)
+
+    assert [one.body for one in (leader, last)] == [b"one", b"one"]
+    expected = b"late" if failure is HANG else b"broken" if isinstance(failure, tuple) else b""
+    assert [one.body for one in others] == [expected] * 3
+    assert site.origin.runs == 3  # they asked together
+    assert site.said("stale") == 2
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+async def test_one_that_wants_nothing_stale_keeps_nobody_else_from_what_stands_in(
+    failure: Answer, virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, SHARED)
+
+    leader, *others = await behind(site, virtual_time, failure, [(b"cache-control", b"max-age=10")], [], [])
+
+    assert leader.body != b"one"
+    ttl = -1 - (site.dedup.rules[0].max_wait + 1 if failure is HANG else 0)  # type: ignore[operator] # as above
+    told = f"dedup; hit; ttl={ttl:.0f}; detail=stale-if-error"
+    assert [(one.body, status_of(one)) for one in others] == [(b"one", told)] * 2
+    assert (site.origin.runs, site.said("stale")) == (2, 2)
+
+
+async def test_one_for_whom_nothing_stands_in_waits_with_others_twice_at_most(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = await stale(make_dedup, clock, SHARED, error(503))
+    site.origin.hold()
+    calls = [site.call(), site.call(headers=[(b"cache-control", b"max-age=10")])]
+    await until(lambda: site.origin.runs == 2)
+    for runs in (3, 5):  # the second time the strict one asks, too
+        await settle()
+        site.origin.release()
+        site.origin.hold()
+        calls.append(site.call())  # is there before the strict one has heard
+        await until(lambda: site.origin.runs == runs)  # noqa: B023 - waited for here
+    await settle()
+    site.origin.release()
+    bodies = [(await one.done()).body for one in calls]
+
+    assert bodies == [b"one", b"broken", b"one", b"one"]
+    assert site.origin.runs == 5
+
+
 async def test_an_app_that_breaks_off_within_its_body_is_an_error_though_something_could_have_stood_in(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

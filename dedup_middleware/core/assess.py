@@ -75,6 +75,7 @@ class Refuse(msgspec.Struct, frozen=True):
 Verdict = Serve | Ask | Refuse
 FRESH: Final = Serve("fresh")
 AHEAD: Final = Serve("fresh", refresh=True)
+STANDS_IN: Final = Serve("stale-if-error")
 MISS: Final = Ask("miss")
 _MISS_ALONE: Final = Ask("miss", alone=True)
 
