@@ -1,7 +1,8 @@
 """A bypass: the app by itself, untouched.
 
-Law: the app's bytes, order and errors are its own; and an unsafe request invalidates, however it came here: before
-its head goes out, and again when the app's call is over (a framework may commit after the last byte).
+Law: the app's bytes, order and errors are its own; it is not asked for who wants only what is stored; and an unsafe
+request invalidates, however it came here: before its head goes out, and again when the app's call is over (a framework
+may commit after the last byte).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from .core.assess import wants
 from .core.decide import Bypass, Consider
 from .core.effects import effects
+from .serving import refuse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,7 +34,13 @@ async def bypass(
     send: Send,
     span: Span | None = None,
 ) -> None:
-    """Run the app for one request alone; `span` is that of a request that led before."""
+    """Run the app for one request alone; `span` is that of a request that led before.
+
+    Where its rule heeds only-if-cached, one that says so is refused: nothing stored answers it (RFC 9111 s.5.2.1.7).
+    """
+    if isinstance(plan, Consider) and plan.heeds and wants(scope["headers"]).only_if_cached:
+        await refuse(dedup, plan, scope, send, span)
+        return
     telemetry = dedup.telemetry
     telemetry.count("bypassed", reason, plan.label, scope["method"])
     tracer = telemetry.tracer(dedup.clock())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 from msgspec import structs
 
 from .core.http import NEVER
+from .core.reading import DIRECTIVES
+from .core.surroundings import Part
 from .flight import GRACE
 from .forward import Forward
 from .telemetry import where
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
 
     from .core.decide import Consider
-    from .core.http import StoredResponse
+    from .core.http import Headers, StoredResponse
     from .dedup import Dedup
 
 
@@ -45,6 +47,8 @@ def refresh(
     if now < stored.refresh_after or dedup.flights.find(loop, key) is not None:
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
+    if plan.heeds:
+        scope = {**scope, "headers": _for_nobody(plan, scope["headers"], shown)}
     method, headers, client = scope["method"], scope["headers"], scope.get("client")
     plan = structs.replace(plan, where=where(plan.label, method))  # a HEAD's may ask for a GET
     try:
@@ -62,6 +66,19 @@ def refresh(
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
     flight.disown()  # nobody leads it, so nobody would hear its error, whose traceback holds it
     flight.launch()
+
+
+def _for_nobody(plan: Consider, headers: Headers, shown: frozenset[bytes]) -> Headers:
+    """The fields without what a request wanted of this cache, which was for itself (RFC 9111 s.5.2.1).
+
+    They stay where they tell responses apart: the app sees what the key holds.
+    """
+    reading = plan.fingerprints.reading
+    return [
+        pair
+        for pair in headers
+        if (name := pair[0].lower()) not in DIRECTIVES or name in shown or reading.part(name) is Part.KEYED
+    ]
 
 
 class _Refresh(Forward):

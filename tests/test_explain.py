@@ -194,6 +194,26 @@ async def test_a_request_that_says_no_store_is_told_as_it_is_answered(
     assert (told.response is None) == (dedup.stats().requests["bypassed"] == 1) == (decision == "bypass")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"cache-control": "only-if-cached, no-store"},
+        {"cache-control": "only-if-cached", "if-match": '"a"'},
+    ],
+    ids=str,
+)
+async def test_a_request_that_wants_only_what_is_stored_is_told_as_it_is_refused(
+    asked: dict[str, str], make_dedup: Make
+) -> None:
+    dedup = make_dedup(Rule.shared_cache())
+    told = dedup.explain("GET", "/x", headers=asked)
+    headers = [(name.encode(), value.encode()) for name, value in asked.items()]
+    answer = await get(DedupMiddleware(SteppedApp(), dedup=dedup), "/x", headers=headers)
+
+    assert (told.decision, told.reason, answer.status) == ("bypass", "only-if-cached", 504)
+    assert dedup.stats().requests["bypassed"] == 1
+
+
 def test_a_credential_that_a_list_does_not_name_is_told() -> None:
     told = Dedup(default=Rule(identity=["cookie:sid"])).explain(headers={"authorization": SECRET})
     assert (told.decision, told.reason) == ("bypass", "credential")

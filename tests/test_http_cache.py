@@ -104,6 +104,39 @@ async def test_only_if_cached_is_answered_with_504_where_nothing_may_answer_and_
     assert (await site.get(headers=says("only-if-cached"))).body == b"one"
 
 
+@pytest.mark.parametrize("rule", [HEEDING, SHARED, NUMBER], ids=["origin", "shared", "number"])
+@pytest.mark.parametrize(
+    ("directives", "fields"),
+    [
+        ("only-if-cached, no-store", []),
+        ("only-if-cached", [(b"if-match", b'"a"')]),
+        ("only-if-cached", [(b"if-unmodified-since", DATE.encode())]),
+        ("only-if-cached", [(b"transfer-encoding", b"chunked")]),
+    ],
+)
+async def test_only_if_cached_asks_nobody_where_the_request_would_be_bypassed_either(
+    directives: str, fields: Pairs, rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.5.2.1.7
+    site = Site(make_dedup, clock, rule, FIRST)
+    headers = [*says(directives), *fields]
+
+    answer = await site.get(
+        headers=headers, body=b"x" if fields[:1] == [(b"transfer-encoding", b"chunked")] else b""
+    )
+
+    assert (answer.status, answer.body, status_of(answer)) == (504, b"", "dedup; detail=only-if-cached")
+    assert (site.origin.runs, site.said("bypassed")) == (0, 1)
+
+
+async def test_only_if_cached_that_is_not_heeded_bypasses_as_ever(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, ORIGIN, FIRST)
+
+    assert (await site.get(headers=[*says("only-if-cached"), (b"if-match", b'"a"')])).body == b"one"
+
+
 async def test_a_request_that_says_no_store_is_alone_and_leaves_nothing_behind(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -84,6 +84,54 @@ async def test_the_background_forward_is_conditional_and_its_confirmation_makes_
     assert (site.origin.runs, site.dedup.store.responses) == (2, 1)
 
 
+HEEDING = Rule("/x", ttl="origin", vary="origin", honor_request_directives=True)
+NUMBER = Rule("/x", ttl=10, stale_while_revalidate=30, honor_request_directives=True)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"cache-control", b"only-if-cached")],
+        [(b"Cache-Control", b"stale-if-error=5"), (b"Pragma", b"no-cache")],
+        [(b"cache-control", b"x-unknown=1")],
+    ],
+)
+@pytest.mark.parametrize("rule", [HEEDING, SHARED, NUMBER], ids=["origin", "shared", "number"])
+async def test_a_background_forward_wants_nothing_of_what_the_request_before_it_wanted_of_a_cache(
+    rule: Rule, fields: list[tuple[bytes, bytes]], method: str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.5.2.1: directives are those of one request, and this one is nobody's
+    site = await stale(make_dedup, clock, rule)
+
+    answer = await site.get(method=method, headers=fields)
+    await settle()
+
+    assert status_of(answer) == "dedup; hit; ttl=-1; detail=stale-while-revalidate"
+    assert site.origin.scopes[1]["method"] == "GET"
+    names = {name.lower() for name in site.origin.requests[1]}
+    assert not names & {b"cache-control", b"pragma"}
+    fresh = await site.get()
+    assert (fresh.body, status_of(fresh)) == (b"two", "dedup; hit; ttl=10")
+
+
+async def test_a_background_forward_has_the_directives_by_which_responses_are_told_apart(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.1
+    answers = [ok(body, cache_control=WINDOW, vary="cache-control") for body in (b"one", b"two")]
+    site = Site(make_dedup, clock, HEEDING, *answers)
+    headers = [(b"cache-control", b"stale-if-error=5")]
+    await site.get(headers=headers)
+    site.advance(11)
+
+    await site.get(headers=headers)
+    await settle()
+
+    assert site.origin.requests[1][b"cache-control"] == b"stale-if-error=5"
+    assert (await site.get(headers=headers)).body == b"two"
+
+
 async def test_past_its_window_a_stale_response_waits_for_the_app(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from . import canonical, masks
 from .account import ResponseAccount, account
-from .assess import wants
+from .assess import NOTHING_WANTED, wants
 from .callers import cookie_pairs
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
@@ -77,21 +77,26 @@ def explain(
         return _bypassed(plan.label, passed_by or plan.reason, scope)
     if passed_by is not None:
         return _bypassed(plan.label, passed_by, scope)
+    asked = wants(scope["headers"]) if plan.heeds else NOTHING_WANTED
+
+    def bypassed(reason: str) -> Explanation:
+        return _bypassed(plan.label, "only-if-cached" if asked.only_if_cached else reason, scope)
+
     reader = plan.fingerprints
     reading = reader.reading
     if ambiguous_query(scope["query_string"]):
-        return _bypassed(plan.label, "target", scope)
+        return bypassed("target")
     if len(body) > plan.rule.max_request_body:
-        return _bypassed(plan.label, "body-too-large", scope)
+        return bypassed("body-too-large")
     with_body = scope["method"] not in ("GET", "HEAD")
     if body and not with_body:
-        return _bypassed(plan.label, "request-body", scope)
+        return bypassed("request-body")
     part = reader.body_part(scope, body, Memo(1)) if with_body else None
     key = reader.key(scope, scope["method"], part)
     if isinstance(key, str):
-        return _bypassed(plan.label, key, scope)
-    if plan.heeds and wants(scope["headers"]).no_store:
-        return _bypassed(plan.label, "no-store", scope)
+        return bypassed(key)
+    if asked.no_store:
+        return bypassed("no-store")
     keyed, left_out = _parts(reader.reading, plan, scope, body, part)
     return Explanation(
         plan.label,

@@ -37,7 +37,8 @@ _SINGLE: Final = frozenset(
     {b"host", b"content-type", b"content-length", b"authorization", b"transfer-encoding"}
 )
 VALIDATORS: Final = frozenset({b"if-none-match", b"if-modified-since"})
-_RELOADS: Final = frozenset({b"cache-control", b"pragma"})
+DIRECTIVES: Final = frozenset({b"cache-control", b"pragma"})
+"""Fields in which a request says what it wants of a cache."""
 _SCOPE_IDENTITY: Final = frozenset({"user", "auth", "session", "certificate", "client"})
 """What a rule's identity list names beside fields."""
 
@@ -123,7 +124,7 @@ class Reading(Surroundings):
             return self._credential(text)
         if name in ADDRESS_FIELDS:
             return Part.KEYED if self.keys_client else Part.VISIBLE if self.function else Part.HIDDEN
-        if name in _RELOADS and self.rule.stores:
+        if name in DIRECTIVES and self.rule.stores:
             if self.rule.honor_request_directives:  # heeded here, and passed on to an origin that is trusted
                 return Part.VISIBLE if self.trusting else Part.HIDDEN
             return Part.HIDDEN if self.trusting else Part.RELOAD
