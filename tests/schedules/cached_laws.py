@@ -19,6 +19,8 @@ from .records import AppError, Request, Run
 
 RIGID: Final = (b"must-revalidate", b"s-maxage", b"no-cache")
 PERMITS: Final = (b"public", b"s-maxage", b"must-revalidate")
+NOTHING_STALE: Final = (b"no-cache", b"max-age=0", b"max-age=1", b"min-fresh=1")
+"""What requests say that take nothing stale (RFC 9111 s.5.2.1)."""
 _CLOSE: Final = 1e-6
 
 Breaches = Iterator[str]
@@ -187,6 +189,8 @@ def stale_answers_are_allowed(view: CachedView) -> Breaches:
         if request.status == 416 or stale_for < _CLOSE or not (b"; hit" in told or b"stale-if-error" in told):
             continue
         said, rule = request.header(b"cache-control"), view.rule(request.target)
+        if rule.honor_request_directives and asks(request) in NOTHING_STALE:
+            yield f"request {request.serial} got run {run.serial}, stale, and said {asks(request)!r}"
         if any(word in said for word in RIGID if rule.ttl == "origin" or word == b"must-revalidate"):
             yield f"request {request.serial} got run {run.serial}, stale under {said!r}"
         elif b"max-stale" in told:
