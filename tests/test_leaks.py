@@ -373,8 +373,6 @@ THERE_OR_NOT: dict[str, Pair] = {
 
 OPENED = {
     "ignore": {"query: what tells a campaign"},
-    # Lines of a field are one list (RFC 9111 s.4.1), where the app's own Vary tells variants apart.
-    **{name: {"a field: one line or two"} for name, shape in SHAPES.items() if shape.get("vary") == "origin"},
 }
 """What a shape's oath opens, and nothing more."""
 

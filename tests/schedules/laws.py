@@ -6,7 +6,7 @@ outcome that an answer shows (hit or collapsed).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from dedup_middleware import ForwardFailed
@@ -75,12 +75,12 @@ def whoever_stays_is_answered(view: View) -> Breaches:
             if not isinstance(error, (AppError, ForwardFailed)):
                 yield f"request {request.serial} stayed and its run ended with {type(error).__name__}"
         elif isinstance(error, ForwardFailed):
-            yield from _judge_failed(view, request, error)
+            yield from _judge_failed(view, request, error, led)
         else:
             yield f"request {request.serial} stayed and got {type(error).__name__}"
 
 
-def _judge_failed(view: View, request: Request, error: ForwardFailed) -> Breaches:
+def _judge_failed(view: View, request: Request, error: ForwardFailed, led: Sequence[Run]) -> Breaches:
     if not view.rule(request.target).share_errors and request.head is None:
         yield f"request {request.serial} was given an error that its rule does not share"
     if error.error_type == "SlowReader":
@@ -93,8 +93,11 @@ def _judge_failed(view: View, request: Request, error: ForwardFailed) -> Breache
         if run.leader is not request and run.is_broken and run.ended is not None and not run.heard
     ]
     if request.head is None and request.ended is not None:
-        at = request.ended.at
-        failed = [run for run in failed if run.ended is not None and abs(run.ended.at - at) < 1e-6]
+        at = request.ended.at  # when that run ended, and those that it had led and left
+        own = [run.ended.at for run in led if run.ended is not None]
+        failed = [
+            run for run in failed if run.ended is not None and abs(max(run.ended.at, *own, 0.0) - at) < 1e-6
+        ]
     elif request.run is not None:
         failed = [run for run in failed if run.serial == request.run]
     if not failed:
