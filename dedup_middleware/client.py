@@ -6,8 +6,7 @@ Law: chunks go out as the app sent them, and a body that is not whole never ends
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .core.conditional import NOT_IN_304, not_modified
 from .waiter import FlightAbandonedError
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from .core.decide import Consider
     from .settled import Settled
     from .waiter import Waiter
-
-GONE: Final = 499
-"""The status of what is sent when the client has gone: no RFC's, but what servers log for it."""
 
 
 class Client:
@@ -54,16 +50,6 @@ class Client:
                 break  # one that repeats itself will never tell
             self.heard.append(message)
         await asyncio.get_running_loop().create_future()
-
-    async def send_nothing(self) -> None:
-        """An empty answer for a client that left before its head: outer layers wait for one, the server drops it."""
-        if self.sent_head:
-            return
-        self.sent_head = True  # type: ignore[misc] # a slot of the exchange
-        headers = [(b"content-length", b"0")]
-        with suppress(Exception):  # nobody is there to hear of it
-            await self.send({"type": "http.response.start", "status": GONE, "headers": headers})
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def respond(self, waiter: Waiter, settled: Settled, line: bytes) -> None:
         """Send what the waiter's flight brings, chunk by chunk as the app sent it, and this Cache-Status.

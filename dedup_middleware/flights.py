@@ -230,15 +230,20 @@ class FlightTable:
     def depends(self, flight: Flight, names: Iterable[str], origin: str) -> bool:
         """The flight depends on more names, as has become known; those of `origin` begin so.
 
-        Where one of them was invalidated since the flight was opened, its result is out of date: False.
+        Where one of them was invalidated since the flight was opened, its result is out of date, and who has joined it
+        since came too late: False.
         """
+        holds = True
         with self.lock:
             for name in names:
+                if name in flight.names:
+                    continue  # its invalidation has found the flight
                 self.add_name(flight, name)
                 since = max(self._floor, *(self._marks.get((name, within), 0) for within in ("", origin)))
                 if since >= flight.generation:
                     self._overtake(flight)
-            return flight.current
+                    holds = False
+        return holds
 
     def invalidate_for(self, name: str, is_same: Callable[[Any], bool]) -> None:
         """Close the flights under one name that somebody waits or waited for of whom `is_same` says so.

@@ -36,7 +36,7 @@ async def follow(
     waiter = flight.board(leader=False, listen=exchange.listen)
     head_ns: int | None = None
     error: str | None = None
-    gone = stood_in = False
+    stood_in = False
     try:
         settled: Settled | None = await waiter.head()
         if (settled is None or settled.failed) and flight.current and exchange.bears(stored):
@@ -76,7 +76,7 @@ async def follow(
         exchange.gave_up = True
         return False
     except WaiterGoneError:
-        gone = True
+        pass
     except BaseException as failure:  # cancelled, or the client's send has failed
         error = error or type(failure).__qualname__
         raise
@@ -87,6 +87,4 @@ async def follow(
                 tell_request(exchange, "stale", "stale-if-error", flight, head_ns, error)
             else:
                 tell_request(exchange, "collapsed", "in-flight", flight, head_ns, error)
-    if gone:
-        await exchange.send_nothing()
     return True

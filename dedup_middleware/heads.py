@@ -172,10 +172,7 @@ def _share(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> 
         names = groups(head.groups)
         forward.groups += names
         # Nobody knew it when one of them was invalidated: who has joined since must not have what was begun before.
-        was_current = flight.current
-        settled.outdated = was_current and not dedup.flights.depends(
-            flight, names, origin_of(forward.leader_scope)
-        )
+        settled.outdated = not dedup.flights.depends(flight, names, origin_of(forward.leader_scope))
 
 
 def _names_too_much(forward: Forward, settlement: Keep | ShareOnly) -> bool:

@@ -69,8 +69,6 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
         _ended_badly(exchange, flight, waiter, settled, why, error, lost)
     finally:
         del error, lost  # its traceback holds this frame: together they would keep the flight alive
-    if waiter.gone:
-        await exchange.send_nothing()
     return True
 
 

@@ -508,38 +508,6 @@ async def test_what_the_app_leaves_in_a_state_that_the_server_gave_none_of_reach
         assert scope["state"] == {"user": "ann"}
 
 
-@pytest.mark.parametrize("asks", ["alone", "with another one", "an app that never ends"])
-async def test_an_outer_layer_always_hears_an_answer_when_its_client_has_left(
-    virtual_time: VirtualTime, make_dedup: MakeDedup, asks: str
-) -> None:
-    """Starlette's BaseHTTPMiddleware raises "No response returned" where there is none."""
-    gate, heard = asyncio.Event(), list[int]()
-
-    async def slow(request: Request) -> Response:
-        await gate.wait()
-        return PlainTextResponse("done")
-
-    async def log(request: Request, call_next: Any) -> Response:
-        answer: Response = await call_next(request)
-        heard.append(answer.status_code)
-        return answer
-
-    inner = DedupMiddleware(Starlette(routes=[Route("/", slow)]), dedup=make_dedup())
-    app = BaseHTTPMiddleware(inner, dispatch=log)
-    calls = [call(app) for _ in range(2 if asks == "with another one" else 1)]
-    await virtual_time.go(0.5)
-    for one in calls:
-        one.disconnect()
-    await virtual_time.go(0.5)
-    if asks != "an app that never ends":
-        gate.set()
-    await virtual_time.go(5)
-
-    for one in calls:
-        await one.done()
-    assert heard == [499] * len(calls)
-
-
 # -- OpenTelemetry's own instrumentation -------------------------------------------------------------------------------
 
 REMOTE = "remote"
