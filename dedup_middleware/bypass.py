@@ -1,8 +1,7 @@
 """A bypass: the app by itself, untouched.
 
-Law: the app's bytes, order and errors are its own; it is not asked for who wants only what is stored; and an unsafe
-request invalidates, however it came here: before its head goes out, and again when the app's call is over (a framework
-may commit after the last byte).
+Law: the app's bytes, order and errors are its own; and an unsafe request invalidates, however it came here: before
+its head goes out, and again when the app's call is over (a framework may commit after the last byte).
 """
 
 from __future__ import annotations

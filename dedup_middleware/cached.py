@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from itertools import count
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -71,7 +72,7 @@ def _check_tag(tag: str, parameters: Iterable[str]) -> None:
         names = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
     except ValueError:
         raise ConfigurationError("cached.tags", tag, "a text with {parameters} of the function") from None
-    unknown = {name.partition("[")[0] for name in names} - set(parameters)
+    unknown = {re.sub(r"\[[^]]*\]", "", name) for name in names} - set(parameters)
     if unknown:  # "{name.attribute}" too: arguments are plain data, which has none
         known = ", ".join(f"{{{name}}}" for name in parameters) or "none in this function"
         raise ConfigurationError("cached.tags", tag, f"parameters of the function: {known}")

@@ -9,6 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .core.conditional import NOT_IN_304, not_modified
+from .core.http import BY_COOKIE
+from .scopes import session_was_read
 from .waiter import FlightAbandonedError
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class Client:
         headers = [*(head.shared if shared else head.headers), (b"cache-status", line)]
         if shared and head.age is None:
             headers.append((b"age", b"0"))
+        if settled.of_session and (shared or not session_was_read(self.scope)):
+            headers.append(BY_COOKIE)
         if (
             (head.etag is not None or head.last_modified is not None)
             and self.plan.rule.stores

@@ -139,8 +139,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         return self._caller
 
     def names(self) -> tuple[str, ...]:
-        """What the response depends on."""
-        return self.caller.names()
+        """What the response depends on; and what is stored, which may confirm it or stand in."""
+        return (*self.caller.names(), *(self.stored.names if self.stored is not None else ()))
 
     @property
     def key(self) -> bytes:
@@ -239,6 +239,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
             settled.route,
             names,
             tagged=self.validation is not None and self.validation.tagged,
+            of_session=settled.of_session,
         )
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):

@@ -61,12 +61,9 @@ def open_head(forward: Forward, message: Message) -> None:
     leaders, validation, trace = forward.leader_scope, forward.validation, flight.trace
     head = read_answer(message["status"], message.get("headers", ()), forward.method)
     settlement = _settle(forward, head) if validation is None else _validated(forward, validation, head)
-    if "session" in leaders or forward.session is not None:
-        if session_content(leaders) != forward.session:
-            settlement = Pass("session")
-        elif session_was_read(leaders):  # the session's layer sees that of its own request alone
-            head.shared = [*head.shared, (b"vary", b"Cookie")]
-    if head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
+    if ("session" in leaders or forward.session is not None) and session_content(leaders) != forward.session:
+        settlement = Pass("session")
+    elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
         settlement = Pass("vary")
     settled = Settled(head, settlement, forward.shown, flight.key)  # type: ignore[arg-type] # ours are digests
     if type(settlement) is Pass:  # a struct's isinstance asks its metaclass
@@ -84,6 +81,9 @@ def open_head(forward: Forward, message: Message) -> None:
         settled.outcome, settled.answered = validation.outcome, validation.answered
         if validation.outcome == "stale":
             settled.stand_in = validation.stored
+    settled.of_session = ("session" in leaders and session_was_read(leaders)) or (
+        validation is not None and validation.outcome != "forwarded" and validation.stored.of_session
+    )
     if settled.vary:
         settled.before = dict(leaders)
     copy_back(forward.given, forward.scope, leaders)

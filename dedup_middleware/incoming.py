@@ -24,14 +24,16 @@ async def read_nothing(receive: Receive) -> tuple[list[Message], bytes | None, R
     for ever: the app, which need not ask for it, does not wait.
     """
     try:
-        asyncio.get_running_loop()
+        patience = asyncio.timeout_at(asyncio.get_running_loop().time() + PATIENCE)
     except RuntimeError:  # another kind of loop, under which nothing is shared
         message = await receive()
     else:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with patience:
                 message = await receive()
         except TimeoutError:
+            if not patience.expired():
+                raise  # another one's
             return [], None, "request-body"
     if message["type"] != "http.request":
         return [message], None, "disconnected"

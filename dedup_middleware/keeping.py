@@ -114,10 +114,12 @@ def to_store(
     names: tuple[str, ...],
     *,
     tagged: bool,
+    of_session: bool,
 ) -> StoredResponse:
     """A flight's whole response as the store has it.
 
-    `names` is what it depends on; `tagged` says that its entity tag is ours, from before it was confirmed.
+    `names` is what it depends on; `tagged` says that its entity tag is ours, from before it was confirmed, `of_session`
+    that a session went into it.
     """
     body, trace, came = flight.whole(), flight.trace, flight.head_at or flight.opened_at
     headers = answer.shared
@@ -156,6 +158,7 @@ def to_store(
         line_end=named(b"", variant if rule.cache_status_key else None),
         own_etag=own,
         contested=keep.ranged,
+        of_session=of_session,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from .core import status as wire
 from .core.errors import ForwardFailed
 from .core.settle import Keep
+from .nesting import current, waiting
 from .telling import tell_request
 from .waiter import FlightAbandonedError, WaiterCutError, WaiterGoneError, turn
 
@@ -92,8 +93,10 @@ async def hear_out(exchange: Exchange) -> None:
 
 async def left_behind(exchange: Exchange) -> None:
     """Wait for the flights that this request left: its call ends when the app's have, whatever became of it."""
+    holder = current()
     for led in exchange.led:
-        await led.joined()
+        with waiting(holder, led):
+            await led.joined()
 
 
 async def _first_error(exchange: Exchange, flight: Flight | None = None) -> BaseException | None:

@@ -75,6 +75,14 @@ def told(
         ),
         (
             {"content-length": "901"},
+            {"rule": Rule(ttl=7, max_bytes=2000), "status": 404},
+            "share",
+            None,
+            0,
+            [("nothing says", "RFC 9111 s.3")],
+        ),
+        (
+            {"content-length": "901"},
             {"rule": Rule(ttl=7, max_bytes=2000)},
             "share",
             None,

@@ -774,7 +774,9 @@ async def test_cached_fills_its_tags_from_the_arguments(make_dedup: MakeDedup) -
     assert await dedup.invalidate("all") == 2
 
 
-@pytest.mark.parametrize("tag", ["git:{repository}", "{0}", "{}", "{", "{repo[x]}{nope}", "{repo.x}"])
+@pytest.mark.parametrize(
+    "tag", ["git:{repository}", "{0}", "{}", "{", "{repo[x]}{nope}", "{repo.x}", "{repo[0].x}"]
+)
 async def test_a_tag_with_an_unknown_parameter_is_refused_when_the_function_is_decorated(
     tag: str, make_dedup: MakeDedup
 ) -> None:

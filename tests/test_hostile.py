@@ -311,6 +311,18 @@ async def test_a_client_that_never_says_whether_it_sends_a_body_never_holds_a_re
     assert {key[:2] for key in dedup.telemetry.counts} == {("bypassed", "request-body")}
 
 
+async def test_a_deadline_of_another_layer_is_its_own(make_dedup: Make) -> None:
+    async def receive() -> Message:
+        raise TimeoutError("a read deadline")
+
+    async def send(message: Message) -> None:
+        raise AssertionError("the app was never asked")
+
+    app = DedupMiddleware(GatedApp(opened=True), dedup=make_dedup())
+    with pytest.raises(TimeoutError, match="read deadline"):
+        await app(make_scope(http_version="2"), receive, send)
+
+
 @pytest.mark.parametrize(
     "length", [b"-1", b"abc", b"1e3", b"9" * 5_000, b"0x10", b" 3", b"+3", b"3,3", b"", b"4", b"\xb2", b"00"]
 )

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 
-from .kit import Call, GatedApp, SteppedApp, VirtualTime, call, chunk, get, head, settle, until
+from .kit import Call, FakeClock, GatedApp, SteppedApp, VirtualTime, call, chunk, get, head, settle, until
 
 MakeDedup = Callable[..., Dedup]
 Pairs = list[tuple[bytes, bytes]]
@@ -793,6 +793,57 @@ async def test_who_joins_after_a_group_was_invalidated_never_gets_what_was_begun
     assert {(await one.done()).body for one in after} == {b"version 1"}
     assert (await before[0].done()).body == b"version 0", "it was begun before"
     await before[1].done()
+
+
+async def test_who_joined_after_a_group_was_invalidated_asks_anew_whatever_else_is_invalidated_later(
+    make_dedup: MakeDedup,
+) -> None:
+    runs, gate = [0], asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        runs[0] += 1
+        run = runs[0]
+        await gate.wait()
+        await send(head(200, [(b"cache-groups", b'"g"')]))
+        await send(chunk(b"run %d" % run, more=False))
+
+    dedup = make_dedup(Rule("/a", ttl=60, tags=["t"]))
+    site = DedupMiddleware(app, dedup=dedup)
+    before = call(site, "/a")
+    await settle()
+    await dedup.invalidate("g")
+    after = call(site, "/a")
+    await settle()
+    await dedup.invalidate("t")
+    gate.set()
+
+    assert (await after.done()).body == b"run 2"
+    assert (await before.done()).body == b"run 1"
+
+
+async def test_a_stored_response_never_stands_in_after_its_group_was_invalidated(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    statuses, gate = [200], asyncio.Event()
+    gate.set()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        status = statuses.pop() if statuses else 503
+        await gate.wait()
+        await send(head(status, [(b"cache-groups", b'"g"')]))
+        await send(chunk(b"old" if status == 200 else b"broken", more=False))
+
+    dedup = make_dedup(Rule("/a", ttl=10, stale_if_error=60))
+    site = DedupMiddleware(app, dedup=dedup)
+    await get(site, "/a")
+    clock.advance(11)
+    gate.clear()
+    one = call(site, "/a")
+    await settle()
+    await dedup.invalidate("g")
+    gate.set()
+
+    assert (await one.done()).status == 503
 
 
 # -- every await of a fill -------------------------------------------------------------------------------------------

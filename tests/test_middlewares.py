@@ -35,7 +35,7 @@ from dedup_middleware import Dedup, DedupMiddleware, Rule
 from dedup_middleware.core.fingerprint import Fingerprinter
 
 from .framework_kit import Ask, Site, Work, watch, without_ours
-from .kit import HOST, Call, Message, VirtualTime, call, eventually, get, make_scope, settle
+from .kit import HOST, Call, FakeClock, Message, VirtualTime, call, eventually, get, make_scope, settle
 from .telemetry_kit import Seen, context, links, number, parent
 
 pytestmark = pytest.mark.slow
@@ -474,6 +474,38 @@ async def test_an_answer_that_a_session_went_into_always_says_vary_cookie(
         True,
         False,
     ]
+
+
+async def test_what_a_session_says_of_a_response_never_grows_nor_tells_variants_apart(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    runs = []
+
+    async def who(request: Request) -> Response:
+        runs.append(request.method)
+        request.session.get("user")
+        fields = {"etag": '"a"', "cache-control": "max-age=10"}
+        if "if-none-match" in request.headers:
+            return Response(status_code=304, headers=fields)
+        return PlainTextResponse("ann", headers=fields)
+
+    rule = Rule(ttl="origin", vary=[], identity=lambda scope: "all")
+    dedup = make_dedup(default=rule)
+    app = SessionMiddleware(
+        DedupMiddleware(Starlette(routes=[Route("/who", who)]), dedup=dedup), secret_key="of a test"
+    )
+
+    async def ask(who: int) -> tuple[bytes, bytes | None]:
+        one = await get(app, "/who", headers=[(b"cookie", b"a=%d" % who)])
+        return one.body, one.header(b"vary")
+
+    for turn in range(5):
+        assert await ask(turn) == (b"ann", b"Cookie"), "from the app"
+        assert await ask(turn + 10) == (b"ann", b"Cookie"), "from the store"
+        clock.advance(11)
+    assert len(runs) == 5
+    (held,) = dedup.store.items()
+    assert b"vary" not in dict(held[2].head.headers)  # type: ignore[union-attr] # a response
 
 
 async def test_a_session_that_is_set_to_what_it_held_is_renewed_for_each(make_dedup: MakeDedup) -> None:

@@ -5,6 +5,7 @@ Law: what is told is what `settle` decides; nothing is decided here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -82,16 +83,17 @@ def account(
     A body of more than `room` bytes is not stored.
     """
     answer = read_answer(status, headers, method)
-    settled = settle(
+    settled_in = partial(
+        settle,
         rule,
         method,
         answer,
         one_identity=lambda: one_identity,
         authorized=authorized,
         ranged=ranged,
-        room=room,
         wall=wall,
     )
+    settled = settled_in(room=room)
     if isinstance(settled, Pass):
         return ResponseAccount("pass", settled.reason, 0.0, 0.0, 0.0, 0.0, [_WHY[settled.reason]])
     because = []
@@ -106,7 +108,7 @@ def account(
     if not isinstance(settled, Keep):
         because.append(
             ("it is longer than max_bytes, or the store, has room for", "rule")
-            if answer.length is not None and answer.length > room
+            if isinstance(settled_in(), Keep)
             else ("nothing says that it may be stored", "RFC 9111 s.3")
         )
         return ResponseAccount("share", None, 0.0, float(answer.age or 0), 0.0, 0.0, because)

@@ -30,6 +30,9 @@ RESPONSE_OVERHEAD = 1100
 """Bytes a stored response needs beside its fields and body: the struct, its key, LRU and index slots."""
 
 
+BY_COOKIE = (b"vary", b"Cookie")
+"""What the layer of a session says of a response that the session went into."""
+
 NEVER = float("inf")
 """A time that does not come."""
 
@@ -51,8 +54,8 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     `stale_while_revalidate` seconds it answers while it is fetched anew, for `stale_if_error` seconds instead of an
     error, where it is `rigid` never. From `refresh_at` on a hit fetches it anew, but not before `refresh_after`.
     `arrived` is when it was made or came, in seconds of the epoch; `line_end` ends its Cache-Status; `own_etag` says
-    that its entity tag is not the app's. Where it is `contested`, what lies under another key may be more recent and
-    answer the same requests.
+    that its entity tag is not the app's, `of_session` that a session went into it. Where it is `contested`, what lies
+    under another key may be more recent and answer the same requests.
     Of the `hits` so far `recorded` are in a ledger; `noted` says that the recorder will look at them again. `used`
     and `partition` are the store's own.
     """
@@ -86,6 +89,7 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
     line_end: bytes = b""
     own_etag: bool = False
     contested: bool = False
+    of_session: bool = False
     tail: tuple[tuple[bytes, bytes], ...] = ()
     tail_until: float = 0.0
     told: Any = None
@@ -107,6 +111,7 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
         age = self.initial_age + here
         left = max(0, int(self.expires - self.stored_at) - int(here))
         self.tail = (
+            *((BY_COOKIE,) if self.of_session else ()),
             (b"age", b"%d" % age),
             (b"cache-status", b"dedup; hit; ttl=%d%b" % (left, self.line_end)),
         )

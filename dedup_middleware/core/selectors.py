@@ -19,6 +19,7 @@ _NAME: Final = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")
 _ALWAYS_COUNTS: Final = (
     "no field on which a response always depends: its host, its range, how its body is to be read"
 )
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TAG_PARAMETER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -81,7 +82,7 @@ def ignore_of(value: object) -> tuple[str, ...]:
         if (
             kind not in ("query", "body", "header", "state", "scope")
             or not pattern
-            or not pattern.isprintable()  # no lone surrogate, which nothing can encode
+            or _SURROGATE.search(pattern) is not None  # which nothing can encode
             or (kind == "header" and not TOKEN.fullmatch(pattern))
         ):
             raise ConfigurationError(
