@@ -25,8 +25,8 @@ class Settled(Unseen, msgspec.Struct, eq=False):
     leader's scope as it was asked, where it may have to ask again for another variant. One that is `outdated` turned
     out to be of before an invalidation: followers ask anew. One that `says_nothing` is shared while it is under way and
     kept by nobody, and there is no more to tell of it. `stand_in` is the stored response that went out instead of an
-    error. One is `of_session` where the app has read the session: its layer says `Vary: Cookie` for the request that led,
-    and we for all others.
+    error. One is `of_session` where the app has read the session: its layer says `Vary: Cookie` for the request that
+    led, and we for all others.
     """
 
     head: Answer
