@@ -61,7 +61,8 @@ def open_head(forward: Forward, message: Message) -> None:
     leaders, validation, trace = forward.leader_scope, forward.validation, flight.trace
     head = read_answer(message["status"], message.get("headers", ()), forward.method)
     settlement = _settle(forward, head) if validation is None else _validated(forward, validation, head)
-    if ("session" in leaders or forward.session is not None) and session_content(leaders) != forward.session:
+    with_session = "session" in leaders or forward.session is not None
+    if with_session and session_content(leaders) != forward.session:
         settlement = Pass("session")
     elif head.vary and not isinstance(settlement, Pass) and _names_too_much(forward, settlement):
         settlement = Pass("vary")
@@ -77,13 +78,14 @@ def open_head(forward: Forward, message: Message) -> None:
             settled.says_nothing = validation is None
     if trace is not None or dedup.events.heard:
         settled.route = dedup.templates.of(forward.scope)
+    if with_session:
+        settled.of_session = session_was_read(leaders)
     if validation is not None:
         settled.outcome, settled.answered = validation.outcome, validation.answered
+        if validation.outcome != "forwarded":
+            settled.of_session = settled.of_session or validation.stored.of_session
         if validation.outcome == "stale":
             settled.stand_in = validation.stored
-    settled.of_session = ("session" in leaders and session_was_read(leaders)) or (
-        validation is not None and validation.outcome != "forwarded" and validation.stored.of_session
-    )
     if settled.vary:
         settled.before = dict(leaders)
     copy_back(forward.given, forward.scope, leaders)

@@ -61,9 +61,8 @@ def groups(lines: tuple[bytes, ...] | list[bytes]) -> tuple[str, ...]:
     """The tags that lines of Cache-Groups or Cache-Group-Invalidation name (RFC 9875 s.2, s.3)."""
     if not lines:
         return ()
-    trimmed = [
-        line.strip(b" \t") for line in lines
-    ]  # blanks around a value are no part of it (RFC 9110 s.5.5)
+    # Blanks around a field's value are no part of it (RFC 9110 s.5.5).
+    trimmed = [line.strip(b" \t") for line in lines]
     return tuple(f"tag:{group}" for group in structured.strings(trimmed) or ())
 
 
