@@ -56,7 +56,7 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
             await flight.joined()
         error = flight.error
         if len(exchange.led) > 1:
-            error = await _first_error(exchange, flight)
+            error = await all_returned(exchange, flight)
     except asyncio.CancelledError:  # by the server: the flight goes on for the others
         stood_in = settled is not None and settled.outcome == "stale"
         _tell(exchange, "stale-if-error" if stood_in else why, flight, settled, error="CancelledError")
@@ -82,30 +82,25 @@ def _as_asked(exchange: Exchange, settled: Settled) -> None:
 
 async def hear_out(exchange: Exchange) -> None:
     """A request that another flight, or the store, has answered: the flights that it left are its own all the same."""
-    if exchange.led:
-        error = await _first_error(exchange)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame: together they would keep the flight alive
+    error = await all_returned(exchange)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: together they would keep the flight alive
 
 
-async def left_behind(exchange: Exchange) -> None:
-    """Wait for the flights that this request left: its call ends when the app's have, whatever became of it."""
+async def all_returned(exchange: Exchange, flight: Flight | None = None) -> BaseException | None:
+    """Wait for every flight that this request opened: its call ends when the app's have; what the first one raised.
+
+    One that it left, for another variant, was cancelled by us, and that is of no concern; of its `flight` it is.
+    """
     holder = current()
-    for led in exchange.led:
-        with waiting(holder, led):
-            await led.joined()
-
-
-async def _first_error(exchange: Exchange, flight: Flight | None = None) -> BaseException | None:
-    """Wait for the flights that this request left for another variant, too; what the first failed one raised."""
     error: BaseException | None = None
     for led in exchange.led:
         if not led.returned:
-            await led.joined()
-        # One that was left was cancelled by us, and its answer is of no concern.
+            with waiting(holder, led):
+                await led.joined()
         if led is flight or not isinstance(led.error, asyncio.CancelledError):
             error = error or led.error
         led.error = None

@@ -73,11 +73,12 @@ async def serve(
 
 
 class _Found(NamedTuple):
-    """What is stored under a key, and may answer."""
+    """What is stored under a key, and may answer; `shown` are the fields that tell its variants apart."""
 
     stored: StoredResponse
     key: bytes
     verdict: Serve
+    shown: frozenset[bytes]
 
 
 async def serve_another(exchange: Exchange) -> Ask | None:
@@ -88,52 +89,52 @@ async def serve_another(exchange: Exchange) -> Ask | None:
     most recent does (RFC 9111 s.4). None where the request is answered, else why the app is to be asked, if nothing of
     its own may answer.
     """
-    dedup, plan, scope, asked = exchange.dedup, exchange.plan, exchange.scope, exchange.asked
+    dedup, plan, scope = exchange.dedup, exchange.plan, exchange.scope
     headers = [pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]
     ranged, has_own = len(headers) < len(scope["headers"]), plan.lookup is plan.prefix
-    why = MISS
     beside = dedup.keeper.beside
     if has_own and not ranged and not (beside.young or beside.old):
-        return why
+        return MISS
     whole = {**scope, "method": "GET", "headers": headers}
     base = plan.fingerprints.key_below(plan.lookup, whole, None)
     if not isinstance(base, bytes):
-        return why
+        return MISS
     others = beside.get(base) or ()
     if has_own and not ranged and not others:
-        return why
-    found: list[_Found] = []
-    own, now = None, dedup.clock()
-    if has_own:
-        _, key = _variant(dedup, plan, exchange.key, scope["headers"])
-        verdict, own = look_up(dedup, plan, key, asked, now)
-        if own is not None and isinstance(verdict, Serve):
-            found.append(_Found(own, key, verdict))
-    shown, key = _variant(dedup, plan, base, headers)
-    if ranged or not has_own:
-        verdict, stored = look_up(dedup, plan, key, asked, now)
-        if isinstance(verdict, Ask):
-            why = verdict
-        elif stored is not None and isinstance(verdict, Serve) and not (ranged and _varies_by_range(stored)):
-            found.append(_Found(stored, key, verdict))
-    of_a_part = ranged and exchange.method == "GET"
+        return MISS
+    now, of_a_part = dedup.clock(), ranged and exchange.method == "GET"
+    own = _find(exchange, exchange.key, scope["headers"], now) if has_own else MISS
+    of_whole = _find(exchange, base, headers, now) if ranged or not has_own else MISS
+    if ranged and isinstance(of_whole, _Found) and _varies_by_range(of_whole.stored):
+        of_whole = MISS
+    found = [one for one in (own, of_whole) if isinstance(one, _Found)]
     for other, asked_for_a_part in others:
-        _, key = _variant(dedup, plan, other, headers)
-        verdict, stored = look_up(dedup, plan, key, asked, now)
+        one = _find(exchange, other, headers, now)
         if (
-            stored is not None
-            and isinstance(verdict, Serve)
-            and verdict.reason == "fresh"
-            and _fits(scope, stored, now, of_a_part=of_a_part, asked_for_a_part=asked_for_a_part)
+            isinstance(one, _Found)
+            and one.verdict.reason == "fresh"
+            and _fits(scope, one.stored, now, of_a_part=of_a_part, asked_for_a_part=asked_for_a_part)
         ):
-            found.append(_Found(stored, key, FRESH))
-    best = max(found, key=lambda one: one.stored.recency, default=None)
-    if best is None or best.stored is own:
-        return why
+            found.append(one)
+    best = max(found, key=lambda one: one.stored.recency, default=own)
+    if best is own or not isinstance(best, _Found):
+        return of_whole if isinstance(of_whole, Ask) else MISS
     if best.verdict.refresh:
-        refresh(dedup, exchange.app, plan, whole, best.key, base, shown, best.stored, b"")
+        refresh(dedup, exchange.app, plan, whole, best.key, base, best.shown, best.stored, b"")
     await serve(dedup, plan, scope, exchange.send, best.stored, now, best.key, best.verdict, ranged=of_a_part)
     return None
+
+
+def _find(exchange: Exchange, base: bytes, headers: Headers, now: float) -> _Found | Ask:
+    """What is stored under a key, of the variant for these fields, and may answer; else why the app is to be asked."""
+    dedup, plan, key = exchange.dedup, exchange.plan, base
+    shown = dedup.variants.get(base) or frozenset()
+    if shown:
+        key = plan.fingerprints.variant(base, shown, headers)
+    verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
+    if stored is not None and isinstance(verdict, Serve):
+        return _Found(stored, key, verdict, shown)
+    return verdict if isinstance(verdict, Ask) else MISS
 
 
 def _fits(
@@ -148,12 +149,6 @@ def _fits(
     if asked_for_a_part and (status not in (200, 206) or _varies_by_range(stored)):
         return False  # what became of a Range, and of no other request
     return status != 206 or (of_a_part and part(scope, stored, now, None) is not None)
-
-
-def _variant(dedup: Dedup, plan: Consider, base: bytes, headers: Headers) -> tuple[frozenset[bytes], bytes]:
-    """The fields that tell variants of a key apart, and the key of the request's own."""
-    shown = dedup.variants.get(base) or frozenset()
-    return shown, plan.fingerprints.variant(base, shown, headers) if shown else base
 
 
 def _varies_by_range(stored: StoredResponse) -> bool:

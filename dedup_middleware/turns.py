@@ -14,7 +14,7 @@ from .core.shape import NO_SHAPE
 from .following import follow
 from .forward import Forward
 from .incoming import again, replay
-from .leading import MAX_TURNS, hear_out, lead, left_behind
+from .leading import MAX_TURNS, all_returned, hear_out, lead
 from .nesting import current, waiting
 from .refresh import refresh
 from .serving import look_up, refuse, serve, serve_another
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .core.status import Reason
     from .dedup import Dedup
     from .exchange import Exchange
-    from .flight import Flight
+    from .flight import Flight, Loop
     from .telemetry import Tracer
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
@@ -33,124 +33,132 @@ _TURNS: Final = (*range(MAX_TURNS + 1),)
 
 async def run(exchange: Exchange) -> None:
     """Answer the request."""
-    dedup, plan, method, holder = exchange.dedup, exchange.plan, exchange.method, current()
-    if exchange.asked.no_store:
-        await _alone(exchange, "no-store")
+    loop = _begin(exchange)
+    if isinstance(loop, str):
+        await _alone(exchange, loop)
         return
+    plan, of_whole = exchange.plan, MISS
+    if plan.assesses and (
+        exchange.method == "HEAD" or (exchange.method == "GET" and plan.rule.follows_origin)
+    ):
+        why = await serve_another(exchange)
+        if why is None:
+            return
+        of_whole = why
+    try:
+        for turn in _TURNS:
+            if await _turn(exchange, loop, turn, of_whole):
+                return
+    except BaseException as failure:
+        try:
+            if isinstance(failure, Exception):
+                await all_returned(exchange)
+        finally:
+            for led in exchange.led:  # where it was cancelled, one may yet fail
+                led.disown()
+        raise
+    raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
+
+
+def _begin(exchange: Exchange) -> Loop | Reason:
+    """The loop in which it waits, or why it can share nothing; what only this way of a request needs is found out."""
+    dedup, plan = exchange.dedup, exchange.plan
+    if exchange.asked.no_store:
+        return "no-store"
     if plan.lookup is not plan.prefix:
         own = plan.fingerprints.key_below(plan.prefix, exchange.scope, None)  # a HEAD's, whose body is none
-        if not isinstance(own, bytes):  # the rule's identity function has changed its mind
-            await _alone(exchange, own)
-            return
+        if not isinstance(own, bytes):
+            return own  # the rule's identity function has changed its mind
         exchange.key = own
     telemetry = dedup.telemetry
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         telemetry.warn("event-loop", "not an asyncio event loop: every request is bypassed")
-        await _alone(exchange, "event-loop")
-        return
+        return "event-loop"
     if telemetry.found is not None or exchange.started >= telemetry.look_again:
         exchange.find_tracer()
-    of_whole = MISS
-    if plan.assesses and (method == "HEAD" or (method == "GET" and plan.rule.follows_origin)):
-        why = await serve_another(exchange)
-        if why is None:
-            return
-        of_whole = why
-    if holder is not None:
+    if current() is not None:
         exchange.alone = "nested"
     elif not plan.collapses:
         exchange.alone = "not-collapsed"
-    try:
-        for turn in _TURNS:
-            alone = exchange.alone
-            if turn == MAX_TURNS:
-                alone = alone or "max-wait"
-            # One synchronous step: look up, look for a flight, or open one.
-            key, shown = exchange.key, _NOTHING
-            if dedup.variants.young or dedup.variants.old:
-                shown = dedup.variants.get(key) or _NOTHING
-                if shown:
-                    key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
-            now, ask, stored = exchange.started, of_whole, None
-            if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
-                now, exchange.shape = dedup.clock(), NO_SHAPE  # who has waited may find another scope
-                verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
-                if exchange.gave_up and isinstance(verdict, Ask) and exchange.bears(stored):
-                    verdict = STANDS_IN
-                if not isinstance(verdict, Ask):
-                    await _answered(exchange, verdict, stored, now, key, shown)
-                    await hear_out(exchange)
-                    return
-                # Of the whole there may be more to tell than that nothing is stored under this one's own key.
-                ask = verdict if of_whole is MISS or verdict.reason != "miss" else of_whole
-                if ask.alone:
-                    alone = alone or ask.reason
-            if alone is None and (
-                dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
-            ):
-                alone = _marked(dedup, key, now)
-            flight = None if alone else dedup.flights.find(loop, key)
-            if flight is not None:
-                if await follow(
-                    exchange, flight, stored, ask.reason, varied=bool(shown) and plan.rule.stores
-                ):
-                    await hear_out(exchange)
-                    return
-                continue
-            scope = exchange.scope
-            # Before its flight is there: what outer layers left may not bear to be looked at.
-            forward = Forward(
-                dedup,
-                exchange.app,
-                plan,
-                exchange.key,
-                method,
-                scope,
-                exchange.send,
-                shown,
-                exchange.body or b"",
-                scope["headers"],
-                scope.get("client"),
-                stored,
-                exchange.asked,
-                exchange.shape,
-            )
-            flight = dedup.flights.open(
-                loop,
-                key,
-                plan.terms,
-                forward,
-                now,
-                listed=alone is None,
-                runs_on=method not in ("GET", "HEAD", "QUERY"),
-                place=plan.place,
-            )
-            if flight is None:
-                await _alone(exchange, "too-many-flights")
-                await hear_out(exchange)
-                return
-            if exchange.tracer is not None:
-                _trace(exchange, exchange.tracer, flight)
-            exchange.led.append(flight)
-            reason = alone if alone is not None and ask.reason == "miss" else ask.reason
-            if holder is None:
-                done = await lead(exchange, flight, forward, reason)
-            else:
-                with waiting(holder, flight):
-                    done = await lead(exchange, flight, forward, reason)
-            if done:
-                return
-    except BaseException as failure:
-        try:
-            if isinstance(failure, Exception):
-                await left_behind(exchange)
-        finally:
-            for led in exchange.led:  # where it was cancelled, one may yet fail
-                led.disown()
-        raise
-    raise AssertionError("unreachable: the last turn is alone")  # pragma: no cover - see the range above
+    return loop
+
+
+async def _turn(exchange: Exchange, loop: Loop, turn: int, of_whole: Ask) -> bool:
+    """Look once; whether the request is answered. `of_whole` is why the response to a GET of the whole is no answer."""
+    dedup, plan, alone = exchange.dedup, exchange.plan, exchange.alone
+    if turn == MAX_TURNS:
+        alone = alone or "max-wait"
+    # One synchronous step: look up, look for a flight, or open one.
+    key, shown = exchange.key, _NOTHING
+    if dedup.variants.young or dedup.variants.old:
+        shown = dedup.variants.get(key) or _NOTHING
+        if shown:
+            key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
+    now, ask, stored = exchange.started, of_whole, None
+    if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
+        now, exchange.shape = dedup.clock(), NO_SHAPE  # who has waited may find another scope
+        verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
+        if exchange.gave_up and isinstance(verdict, Ask) and exchange.bears(stored):
+            verdict = STANDS_IN
+        if not isinstance(verdict, Ask):
+            await _answered(exchange, verdict, stored, now, key, shown)
+            await hear_out(exchange)
+            return True
+        # Of the whole there may be more to tell than that nothing is stored under this one's own key.
+        ask = verdict if of_whole is MISS or verdict.reason != "miss" else of_whole
+        if ask.alone:
+            alone = alone or ask.reason
+    if alone is None and (
+        dedup.passes.young or dedup.passes.old or dedup.outgrown.young or dedup.outgrown.old
+    ):
+        alone = _marked(dedup, key, now)
+    flight = None if alone else dedup.flights.find(loop, key)
+    if flight is not None:
+        varied = bool(shown) and plan.rule.stores
+        if not await follow(exchange, flight, stored, ask.reason, varied=varied):
+            return False
+        await hear_out(exchange)
+        return True
+    forward = Forward(
+        dedup,
+        exchange.app,
+        plan,
+        exchange.key,
+        exchange.method,
+        exchange.scope,
+        exchange.send,
+        shown,
+        exchange.body or b"",
+        exchange.scope["headers"],
+        exchange.scope.get("client"),
+        stored,
+        exchange.asked,
+        exchange.shape,
+    )  # before its flight is there: what outer layers left in the scope may not bear to be looked at
+    flight = dedup.flights.open(
+        loop,
+        key,
+        plan.terms,
+        forward,
+        now,
+        listed=alone is None,
+        runs_on=exchange.method not in ("GET", "HEAD", "QUERY"),
+        place=plan.place,
+    )
+    if flight is None:
+        await _alone(exchange, "too-many-flights")
+        await hear_out(exchange)
+        return True
+    if exchange.tracer is not None:
+        _trace(exchange, exchange.tracer, flight)
+    exchange.led.append(flight)
+    reason = alone if alone is not None and ask.reason == "miss" else ask.reason
+    if exchange.alone != "nested":
+        return await lead(exchange, flight, forward, reason)
+    with waiting(current(), flight):
+        return await lead(exchange, flight, forward, reason)
 
 
 async def _alone(exchange: Exchange, reason: Reason) -> None:

@@ -15,7 +15,7 @@ from dedup_middleware.core.fingerprint import Fingerprinter
 from dedup_middleware.flights import FlightTable
 from dedup_middleware.stores.keeper import Keeper
 
-from .mutants import Patch, _in, _nothing, _text
+from .mutants import Patch, _nothing, _text
 
 
 def a_refresh_ignores_what_is_under_way() -> list[Patch]:
@@ -42,7 +42,7 @@ def a_stale_response_answers_past_its_window() -> list[Patch]:
 
 def revalidations_are_not_shared() -> list[Patch]:
     old = "flight = None if alone else"
-    return _in(asgi, _text(turns, "run", old, "flight = None if alone or stored else"))
+    return [_text(turns, "_turn", old, "flight = None if alone or stored else")]
 
 
 def a_refresh_is_stored_whatever_was_invalidated() -> list[Patch]:
@@ -60,7 +60,7 @@ def a_callers_part_is_for_all() -> list[Patch]:
 
 
 def what_is_for_all_is_so_when_it_is_stale() -> list[Patch]:
-    _, name, broken = _text(serving, "serve_another", 'and verdict.reason == "fresh"', "")
+    _, name, broken = _text(serving, "serve_another", 'and one.verdict.reason == "fresh"', "")
     return [(turns, name, broken)]
 
 

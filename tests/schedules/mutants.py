@@ -138,7 +138,7 @@ def flights_leave_by_key() -> list[Patch]:
 
 def looking_and_opening_are_two_steps() -> list[Patch]:
     old = "flight = dedup.flights.open("
-    return _in(asgi, _text(turns, "run", old, "await asyncio.sleep(0)\n            " + old))
+    return [_text(turns, "_turn", old, "await asyncio.sleep(0)\n    " + old)]
 
 
 def the_join_window_is_forgotten() -> list[Patch]:
