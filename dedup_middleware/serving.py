@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .core.assess import FRESH, MISS, Ask, Serve, Verdict, Wants, assess
+from .core.assess import FRESH, MISS, PARTIAL, Ask, Serve, Verdict, Wants, assess
 from .core.fields import names_listed
 from .core.http import StoredResponse, values
 from .hit import answer, part, tell
@@ -85,9 +85,10 @@ async def serve_another(exchange: Exchange) -> Ask | None:
     """Answer a request from what is stored under another one's key, where that is more recent than its own.
 
     A HEAD, or a GET with a Range, is answered from the GET's whole response (RFC 9111 s.3.3, s.4; RFC 9110 s.9.3.2).
-    What else may answer, while it is fresh, stands beside the whole's key (`keeping.remember`). Of all that may, the
-    most recent does (RFC 9111 s.4). None where the request is answered, else why the app is to be asked, if nothing of
-    its own may answer.
+    What else may answer, while it is fresh, stands beside the whole's key (`keeping.remember`): to a Range a part may
+    that holds all it asks for (RFC 9111 s.3.3), to a request without Authorization the response to one with it that
+    says that it is for all (s.3.5). Of all that may, the most recent does (s.4). None where the request is answered,
+    else why the app is to be asked, if nothing of its own may answer.
     """
     dedup, plan, scope = exchange.dedup, exchange.plan, exchange.scope
     headers = [pair for pair in scope["headers"] if pair[0].lower() not in OF_A_PART]
@@ -108,17 +109,21 @@ async def serve_another(exchange: Exchange) -> Ask | None:
     if ranged and isinstance(of_whole, _Found) and _varies_by_range(of_whole.stored):
         of_whole = MISS
     found = [one for one in (own, of_whole) if isinstance(one, _Found)]
+    why = of_whole if isinstance(of_whole, Ask) else MISS
     for other, asked_for_a_part in others:
         one = _find(exchange, other, headers, now)
-        if (
-            isinstance(one, _Found)
-            and one.verdict.reason == "fresh"
-            and _fits(scope, one.stored, now, of_a_part=of_a_part, asked_for_a_part=asked_for_a_part)
-        ):
+        if not isinstance(one, _Found) or one.verdict.reason != "fresh":
+            continue
+        status = one.stored.head.status
+        if asked_for_a_part and (status not in (200, 206) or _varies_by_range(one.stored)):
+            continue  # what became of a Range, and of no other request
+        if status != 206 or (of_a_part and part(scope, one.stored, now, None) is not None):
             found.append(one)
+        elif why is MISS:
+            why = PARTIAL
     best = max(found, key=lambda one: one.stored.recency, default=own)
     if best is own or not isinstance(best, _Found):
-        return of_whole if isinstance(of_whole, Ask) else MISS
+        return why
     if best.verdict.refresh:
         refresh(dedup, exchange.app, plan, whole, best.key, base, best.shown, best.stored, b"")
     await serve(dedup, plan, scope, exchange.send, best.stored, now, best.key, best.verdict, ranged=of_a_part)
@@ -135,20 +140,6 @@ def _find(exchange: Exchange, base: bytes, headers: Headers, now: float) -> _Fou
     if stored is not None and isinstance(verdict, Serve):
         return _Found(stored, key, verdict, shown)
     return verdict if isinstance(verdict, Ask) else MISS
-
-
-def _fits(
-    scope: Scope, stored: StoredResponse, now: float, *, of_a_part: bool, asked_for_a_part: bool
-) -> bool:
-    """Whether what stands beside the whole's key may answer a request.
-
-    To a Range a part may that holds all it asks for (RFC 9111 s.3.3), to a request without Authorization the response
-    to one with it that says that it is for all (s.3.5).
-    """
-    status = stored.head.status
-    if asked_for_a_part and (status not in (200, 206) or _varies_by_range(stored)):
-        return False  # what became of a Range, and of no other request
-    return status != 206 or (of_a_part and part(scope, stored, now, None) is not None)
 
 
 def _varies_by_range(stored: StoredResponse) -> bool:

@@ -139,6 +139,11 @@ SEEN: dict[str, tuple[Rule, list[Reply], list[Step]]] = {
         [FRESH, AGAIN],
         [[], asking("no-cache")],
     ),
+    "dedup; fwd=partial; stored; ttl=60": (
+        CAUTIOUS,
+        [(206, [*FRESH[1], (b"content-range", b"bytes 0-3/9")]), FRESH],
+        [[(b"range", b"bytes=0-3")], []],
+    ),
     "dedup; fwd=uri-miss; collapsed": (CAUTIOUS, [FRESH], [CROWD]),
     "dedup; fwd=stale; collapsed": (CAUTIOUS, [FRESH, FRESH], [[], 61, CROWD]),
     "dedup; detail=only-if-cached": (SHARED, [FRESH], [asking("only-if-cached")]),

@@ -608,6 +608,9 @@ async def test_a_stored_part_answers_ranges_within_it_and_no_other(
     assert [one.status for one in (first, again, within, other, whole)] == [206, 206, 206, 206, 200]
     assert status_of(again) == status_of(within) == "dedup; hit; ttl=60"
     assert (within.body, within.header(b"content-range")) == (b"34", b"bytes 3-4/10")
+    # RFC 9211 s.2.2: a part was there, and not all that was asked for; at first there was nothing
+    assert status_of(first) == "dedup; fwd=uri-miss; stored; ttl=60"
+    assert status_of(other) == status_of(whole) == "dedup; fwd=partial; stored; ttl=60"
     assert (whole.body, site.origin.runs) == (b"0123456789", 3)
     assert (await site.get(headers=part("0-1"))).body == b"01"  # of the whole, which is stored by now
 

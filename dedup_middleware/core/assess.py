@@ -77,6 +77,8 @@ FRESH: Final = Serve("fresh")
 AHEAD: Final = Serve("fresh", refresh=True)
 STANDS_IN: Final = Serve("stale-if-error")
 MISS: Final = Ask("miss")
+PARTIAL: Final = Ask("partial")
+"""A part is stored, and not all that the request asks for (RFC 9211 s.2.2)."""
 _MISS_ALONE: Final = Ask("miss", alone=True)
 
 

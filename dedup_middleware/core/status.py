@@ -82,7 +82,7 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 MISS: Final = b"dedup; fwd=uri-miss"
 """Cache-Status of a response of which nothing is stored (RFC 9211 s.2.2)."""
-_BECAUSE: Final = {"stale": b"stale", "request": b"request"}
+_BECAUSE: Final = {"stale": b"stale", "request": b"request", "partial": b"partial"}
 
 
 def forwarded(
@@ -113,7 +113,7 @@ def _forwarded(
         line += b"; fwd-status=%d" % status
     if ttl is not None:
         line += b"; stored; ttl=%d" % ttl
-    elif detail is None and reason not in ("miss", "stale", "request"):
+    elif detail is None and reason != "miss" and reason not in _BECAUSE:
         detail = reason
     if detail is not None:
         line += b"; detail=" + detail.encode()

@@ -60,7 +60,7 @@ def a_callers_part_is_for_all() -> list[Patch]:
 
 
 def what_is_for_all_is_so_when_it_is_stale() -> list[Patch]:
-    _, name, broken = _text(serving, "serve_another", 'and one.verdict.reason == "fresh"', "")
+    _, name, broken = _text(serving, "serve_another", 'or one.verdict.reason != "fresh"', "")
     return [(turns, name, broken)]
 
 

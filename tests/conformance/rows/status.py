@@ -21,6 +21,8 @@ from ..case import (
 )
 from .given import FRESH, SHORT, TAG
 
+_PART = ok(FRESH, TAG, ("content-range", "bytes 2-4/10"), status=206, body="234")
+
 STATUS = [
     case(
         "status-head-stale",
@@ -88,6 +90,16 @@ STATUS = [
         ok(FRESH, ("vary", "foo")),
         app(("foo", "1")),
         app(("foo", "2"), says={"fwd": "vary-miss", "stored": True}),
+    ),
+    case(
+        "status-partial",
+        "9211 2.2",
+        "Where a part is held that lacks what is asked for, it is fwd=partial",
+        "optional",
+        [_PART, _PART, ok(FRESH, body="0123456789")],
+        app(("range", "bytes=2-4")),
+        app(("range", "bytes=3-6"), says={"fwd": "partial"}),
+        app(says={"fwd": "partial", "stored": True}),
     ),
     case(
         "status-not-stored",
