@@ -70,7 +70,9 @@ def settled_by(
     if rule.ttl_jitter:
         spread = 1 - rule.ttl_jitter * random()  # noqa: S311 - spreads expiries, guards nothing
         settled = structs.replace(settled, lifetime=settled.lifetime * spread)
-    if (authorized or answer.status == 206) and method == "GET" and not bare:
+    # An app that ignores Range, or for which If-Range does not hold, sends the whole (RFC 9110 s.14.2).
+    elsewhere = authorized or answer.status == 206 or (ranged and answer.status == 200)
+    if elsewhere and method == "GET" and not bare:
         remember(dedup, plan, scope, answer.status, for_all=authorized)
     return structs.replace(settled, ranged=True) if ranged else settled
 
@@ -80,7 +82,8 @@ def remember(
 ) -> None:
     """Note that a response may answer requests under another key than its own, once it is stored.
 
-    A part answers ranges within it (RFC 9111 s.3.3): it stands beside the whole. One that is kept although its request
+    A part answers ranges within it (RFC 9111 s.3.3): it stands beside the whole. So does a whole that answered a Range:
+    it is for requests without one, too. One that is kept although its request
     had an Authorization that the key does not hold is `for_all` (s.3.5): it stands beside what requests without the
     field get, too, and contests it. Only a few of the newest ones are looked at.
     """

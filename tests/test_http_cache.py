@@ -671,6 +671,7 @@ FIRST_PART, LONGER_PART = part("0-3"), part("0-5")
         ([], OLD_WHOLE, LONGER_PART, NEW_PART, (206, b"BBBB")),
         ([], OLD_WHOLE, FIRST_PART, dated(20, 416, b"", content_range="bytes */0"), (416, b"")),
         ([], OLD_WHOLE, FIRST_PART, NEW_WHOLE, (200, b"B" * 10)),
+        ([], OLD_WHOLE, LONGER_PART, NEW_WHOLE, (206, b"BBBB")),
         # the Date counts, not when it came
         (FIRST_PART, NEW_PART, [], OLD_WHOLE, (206, b"BBBBBB")),
         (FIRST_PART, NEW_WHOLE, LONGER_PART, OLD_PART, (200, b"B" * 10)),
@@ -702,6 +703,38 @@ async def test_of_several_responses_that_may_answer_a_range_the_most_recent_does
         assert (answer.status, answer.body) == expected
         assert status_of(answer).startswith("dedup; hit")
     assert (site.origin.runs, site.said("hit")) == (2, 2)
+
+
+@pytest.mark.parametrize("rule", [HEEDING, SHARED], ids=["cautious", "shared"])
+async def test_an_older_whole_answers_nobody_once_a_range_has_brought_a_more_recent_one(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.14.2: a Range may be ignored; RFC 9111 s.4: the most recent one, also where nobody asks for a part
+    site = Site(make_dedup, clock, rule, OLD_WHOLE, NEW_WHOLE)
+    await site.get()
+    site.advance(25)
+    await site.get(headers=[*FIRST_PART, *says("no-cache")])
+
+    for method, headers, expected in (
+        ("GET", [], (200, b"B" * 10)),
+        ("HEAD", [], (200, b"")),
+        ("GET", [(b"if-none-match", b'"b"')], (304, b"")),
+        ("GET", [(b"if-none-match", b'"a"')], (200, b"B" * 10)),
+    ):
+        answer = await site.get(method=method, headers=headers)
+        assert (answer.status, answer.body) == expected
+    assert (site.origin.runs, site.said("hit")) == (2, 4)
+
+
+async def test_the_whole_that_a_range_has_brought_is_not_asked_for_again(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, SHARED, OLD_WHOLE)
+    await site.get(headers=FIRST_PART)
+
+    assert (await site.get()).body == b"A" * 10
+    assert (await site.get(headers=LONGER_PART)).status == 206
+    assert site.origin.runs == 1
 
 
 async def test_of_a_ranges_own_response_and_an_older_whole_that_is_renewed_meanwhile_its_own_answers(
