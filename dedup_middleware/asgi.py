@@ -12,6 +12,7 @@ from . import marks
 from .bypass import bypass, write
 from .core.assess import NOTHING_WANTED, wants
 from .core.checks import check_fields
+from .core.conditional import is_precondition
 from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
@@ -152,6 +153,9 @@ class DedupMiddleware:
             return
         raw: bytes | None = None
         body: bytes | None = None
+        if plan.reads_body and is_precondition(scope["method"], said[8]):
+            await bypass(dedup, self.app, plan, "precondition", scope, receive, send)
+            return
         if plan.reads_body or said[6] not in ("1.1", "1.0", None):
             try:
                 if plan.reads_body:

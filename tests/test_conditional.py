@@ -66,6 +66,17 @@ def test_a_stored_response_that_the_client_has_is_not_sent_again(
         )
 
 
+@pytest.mark.parametrize(("year", "unchanged"), [("94", True), ("93", False), ("45", False)])
+def test_a_year_of_two_digits_is_read_without_a_clock_too_and_never_as_later_than_it_may_be(
+    year: str, unchanged: bool
+) -> None:
+    """RFC 9110 s.5.6.7: all three formats must be accepted; 45 is 1945 to what was modified in 1994."""
+    asked = ims(f"Tuesday, 15-Nov-{year} 12:45:26 GMT".encode())
+
+    assert not_modified("GET", 200, asked, None, MIDDLE) is unchanged
+    assert not not_modified("GET", 200, asked, None, None)
+
+
 @pytest.mark.parametrize(
     ("request_fields", "etag", "last_modified"),
     [

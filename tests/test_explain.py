@@ -178,6 +178,14 @@ def test_a_bypass_is_told_with_its_reason(target: str, more: dict[str, Any], rea
     assert (told.decision, told.reason, told.fingerprint) == ("bypass", reason, None)
 
 
+def test_a_write_with_a_precondition_is_told_as_it_is_answered() -> None:
+    dedup = Dedup(default=Rule(methods=["POST", "QUERY"], collapse=True, ttl=60))
+    asked = {"if-none-match": "*"}
+
+    assert dedup.explain("POST", "/x", headers=asked).reason == "precondition"
+    assert dedup.explain("QUERY", "/x", headers=asked).decision == "consider"
+
+
 @pytest.mark.parametrize(
     ("rule", "decision"), [(Rule.shared_cache(), "bypass"), (Rule(ttl="origin"), "consider")]
 )

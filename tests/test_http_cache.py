@@ -576,6 +576,40 @@ async def test_a_part_of_a_number_rules_response_is_the_apps_to_answer(
     assert site.origin.runs == 2
 
 
+@pytest.mark.parametrize("ttl", [60, "origin"])
+async def test_a_precondition_of_a_method_that_may_write_is_never_withheld_from_the_app(
+    ttl: int | str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.13.1.2: where it does not hold, the app answers 412
+    rule = Rule("/x", ttl=ttl, methods=["POST", "QUERY"], collapse=True)
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=60", etag='"a"'), error(412))
+    await site.get(method="POST", body=b"1")
+
+    answer = await site.get(method="POST", headers=[(b"if-none-match", b"*")], body=b"1")
+
+    assert (answer.status, site.origin.requests[1].get(b"if-none-match")) == (412, b"*")
+    assert site.origin.bodies[1] == b"1"
+    site.origin.then(ok(cache_control="max-age=60", etag='"a"'))
+    await site.get(method="QUERY", body=b"1")
+    answer = await site.get(method="QUERY", headers=[(b"if-none-match", b"*")], body=b"1")
+    assert (answer.status, site.origin.runs) == (304, 3)
+
+
+@pytest.mark.parametrize("rule", [SHARED, Rule("/x", ttl=60)], ids=["shared", "ttl"])
+async def test_no_form_of_a_date_keeps_a_client_from_its_304(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.5.6.7: a recipient accepts all three
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=60", last_modified=DATE))
+
+    for _ in range(2):  # from the app, which does not see the date, and from the store
+        for form in (DATE, "Tuesday, 14-Nov-23 22:13:20 GMT", "Tue Nov 14 22:13:20 2023"):
+            for age in (0, 61):
+                site.advance(age)
+                asked = [(b"if-modified-since", form.encode())]
+                assert (await site.get(headers=asked)).status == 304
+
+
 @pytest.mark.parametrize(("asked", "status"), [("2-4", 304), ("3-4", 304), ("4-5", 206)])
 async def test_a_range_of_what_the_client_has_already_is_answered_by_a_304(
     asked: str, status: int, make_dedup: MakeDedup, clock: FakeClock

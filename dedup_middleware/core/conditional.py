@@ -9,7 +9,7 @@ import hashlib
 from typing import Final
 
 from .fields import http_date, names_listed, none_match
-from .http import Headers, StoredResponse, first, values
+from .http import SAFE_METHODS, Headers, StoredResponse, first, values
 from .names import HOP_BY_HOP, ONE_EXCHANGE
 
 NOT_IN_304: Final = frozenset(
@@ -22,6 +22,11 @@ _OF_THE_BODY: Final = frozenset(
     b"content-length content-encoding content-range content-digest content-md5".split()
 )
 """Fields that describe the stored bytes: what a message without a body says there is not about them."""
+
+
+def is_precondition(method: str, request: Headers) -> bool:
+    """Whether If-None-Match says when a request is to be carried out at all: the app's 412 (RFC 9110 s.13.1.2)."""
+    return method not in SAFE_METHODS and bool(values(request, b"if-none-match"))
 
 
 def not_modified(
@@ -38,8 +43,9 @@ def not_modified(
 
     A part is concerned like a whole: a Range counts only where there is something new (RFC 9111 s.4.3.2).
     Without a Last-Modified the date of the response counts: `dated`, its Date or else the time at which it came, in
-    seconds of the epoch (RFC 9111 s.4.3.2). `now`, in the same, reads years of two digits. A date that is none is
-    ignored, and so is one of several (RFC 9110 s.13.1.3).
+    seconds of the epoch (RFC 9111 s.4.3.2). `now`, in the same, reads years of two digits; without it they are near to
+    the response's own date, so that none is later than it is. A date that is none is ignored, and so is one of several
+    (RFC 9110 s.13.1.3).
     """
     if status not in (200, 206) or method not in ("GET", "HEAD", "QUERY"):
         return False
@@ -49,9 +55,11 @@ def not_modified(
     lines = values(request, b"if-modified-since")
     if len(lines) != 1:
         return False
-    asked = http_date(lines[0], now)
     changed = dated if last_modified is None else http_date(last_modified, now)
-    return asked is not None and changed is not None and changed <= asked
+    if changed is None:
+        return False
+    asked = http_date(lines[0], changed if now is None else now)
+    return asked is not None and changed <= asked
 
 
 def validators(etag: bytes | None, last_modified: bytes | None) -> Headers:

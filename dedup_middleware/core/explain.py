@@ -15,6 +15,7 @@ from . import canonical, masks
 from .account import ResponseAccount, account
 from .assess import NOTHING_WANTED, wants
 from .callers import cookie_pairs
+from .conditional import is_precondition
 from .decide import Bypass, Consider, RuleBook, ambiguous_query
 from .memo import Memo
 from .names import is_credential
@@ -86,6 +87,8 @@ def explain(
     reading = reader.reading
     if ambiguous_query(scope["query_string"]):
         return bypassed("target")
+    if is_precondition(scope["method"], scope["headers"]):
+        return bypassed("precondition")
     if len(body) > plan.rule.max_request_body:
         return bypassed("body-too-large")
     with_body = scope["method"] not in ("GET", "HEAD")
