@@ -294,6 +294,27 @@ async def test_while_the_app_fails_the_last_good_answer_stands_in_for_a_minute(
     assert over.status == 503
 
 
+async def test_what_is_no_page_is_stored_for_nobody_and_a_failing_app_is_asked_again_after_a_second(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    lost, cookie = said(404), said(200, (b"set-cookie", b"a=1"))
+    for bare in (lost, cookie):
+        app = Layers(bare, make_dedup, "Microcaching")
+        for _ in range(3):
+            await get(app, "/live/score")
+        assert bare.runs == 3
+    failing = GatedApp(lambda _, run: (200 if run == 1 else 503, [], b"run %d" % run), opened=True)
+    app = Layers(failing, make_dedup, "Microcaching")
+    runs = []
+    for wait in (0, 0.2, 0.2, 1, 0):
+        clock.advance(wait)
+        assert (await get(app, "/live/score")).body == b"run 1"
+        await settle()
+        runs.append(failing.runs)
+
+    assert runs == [1, 2, 2, 3, 4]
+
+
 # -- three levels ----------------------------------------------------------------------------------------------------
 
 
