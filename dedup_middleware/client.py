@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .core.conditional import NOT_IN_304, not_modified
+from .core.conditional import not_modified, of_304
 from .core.http import BY_COOKIE
 from .scopes import session_was_read
 from .waiter import FlightAbandonedError
@@ -74,7 +74,7 @@ class Client:
             and not_modified(self.method, status, self.scope["headers"], head.etag, head.last_modified)
         ):
             status = 304
-            headers = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
+            headers = of_304(headers, head.etag)
         self.status, self.sent_head = status, True  # type: ignore[misc] # slots of the exchange
         await send({"type": "http.response.start", "status": status, "headers": headers})
         unsent = status != head.status

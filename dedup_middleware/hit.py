@@ -9,7 +9,7 @@ from math import floor
 from time import time, time_ns
 from typing import TYPE_CHECKING
 
-from .core.conditional import NOT_IN_304, not_modified
+from .core.conditional import not_modified, of_304
 from .core.ranges import partial, within
 from .core.status import served
 from .events import ResponseServed
@@ -47,7 +47,7 @@ def answer(
         dated=stored.arrived or None,
         now=stored.arrived or None,
     ):
-        kept = [pair for pair in headers if pair[0].lower() not in NOT_IN_304]
+        kept = of_304(headers, stored.etag)
         return {"type": "http.response.start", "status": 304, "headers": kept}, b"", stale or "not-modified"
     body = b"" if scope["method"] == "HEAD" else stored.body
     return {"type": "http.response.start", "status": head.status, "headers": headers}, body, stale or "fresh"

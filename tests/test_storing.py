@@ -520,6 +520,19 @@ async def test_a_matching_validator_is_answered_with_a_304(
 
 
 @pytest.mark.parametrize("when", ["hit", "miss"])
+async def test_a_304_does_not_leave_out_the_only_validator(when: str, make_dedup: MakeDedup) -> None:
+    # RFC 9110 s.15.4.5; a cache in front may not use one that says nothing of what it confirms (RFC 9111 s.4.3.4)
+    app = DedupMiddleware(answers(headers=VALIDATED[1:], body=b"12345"), dedup=make_dedup(Rule("/x", ttl=60)))
+    if when == "hit":
+        await get(app, "/x")
+
+    answer = await get(app, "/x", "GET", [(b"if-modified-since", MODIFIED)])
+
+    assert (answer.status, answer.header(b"last-modified")) == (304, MODIFIED)
+    assert answer.header(b"content-type") is None
+
+
+@pytest.mark.parametrize("when", ["hit", "miss"])
 @pytest.mark.parametrize("validators", DIFFERING)
 async def test_a_validator_that_does_not_match_is_answered_in_full(
     validators: list[tuple[bytes, bytes]], when: str, make_dedup: MakeDedup

@@ -17,6 +17,7 @@ NOT_IN_304: Final = frozenset(
     b"transfer-encoding".split()
 )
 """Fields about the representation, which a 304 does not carry (RFC 9110 s.15.4.5)."""
+_NOT_IN_304_UNTAGGED: Final = NOT_IN_304 - {b"last-modified"}
 
 _OF_THE_BODY: Final = frozenset(
     b"content-length content-encoding content-range content-digest content-md5".split()
@@ -60,6 +61,16 @@ def not_modified(
         return False
     asked = http_date(lines[0], changed if now is None else now)
     return asked is not None and changed <= asked
+
+
+def of_304(headers: Headers, etag: bytes | None) -> Headers:
+    """What of a response's fields a 304 carries that stands for it (RFC 9110 s.15.4.5).
+
+    Without an entity tag the date says what it confirms to a cache in front, which else may not use it
+    (RFC 9111 s.4.3.4).
+    """
+    left_out = NOT_IN_304 if etag is not None else _NOT_IN_304_UNTAGGED
+    return [pair for pair in headers if pair[0].lower() not in left_out]
 
 
 def validators(etag: bytes | None, last_modified: bytes | None) -> Headers:
