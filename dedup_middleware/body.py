@@ -5,10 +5,10 @@ Law: what is held for readers is bounded; a slow one holds up others only for so
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 STALL: Final = 10.0
@@ -59,7 +59,8 @@ class Body:
 
     While it is `keeping` it keeps all of them, up to the limit in bytes; after that only what someone has yet to
     read, and the writer waits for the slowest. Where readers stand (`_places`), and since when each chunk waits for the
-    slowest (`_added_at`), is counted from then on. Nothing is added or stored any more when the work has `returned`.
+    slowest (`_added_at`), is counted from then on. Several tasks of an app may write: one waits for room, the others for
+    their turn (`_writing`). Nothing is added or stored any more when the work has `returned`.
     """
 
     if not TYPE_CHECKING:  # mypy would look for the fields here
@@ -75,6 +76,7 @@ class Body:
     keeping: bool
     returned: bool
     _room: asyncio.Future[None] | None
+    _writing: asyncio.Lock | None
     _places: dict[int, int]
     _added_at: list[float]
     _held_for: float
@@ -98,15 +100,18 @@ class Body:
 
     async def add(self, chunk: bytes) -> None:
         """Add a chunk where it is not keeping; wait only where readers would otherwise hold more than the limit."""
-        if chunk:
-            await self._await_room(len(chunk))
-            if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
-                return
-        self.chunks.append(chunk)
-        self._added_at.append(self.clock())
-        size = len(chunk)
-        self.total += size
-        self.budget.used += size  # as above
+        if self._writing is None:
+            self._writing = asyncio.Lock()
+        async with self._writing:
+            if chunk:
+                await self._await_room(len(chunk))
+                if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
+                    return
+            self.chunks.append(chunk)
+            self._added_at.append(self.clock())
+            size = len(chunk)
+            self.total += size
+            self.budget.used += size  # as above
 
     @property
     def held(self) -> int:

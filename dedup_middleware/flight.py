@@ -95,6 +95,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     _gone: asyncio.Event | None = None
     _returns: tuple[asyncio.Future[None], ...] = ()
     _room: asyncio.Future[None] | None = None
+    _writing: asyncio.Lock | None = None
     _places: dict[int, int] = {}
     _added_at: list[float] = []
     _held_for: float = 0.0

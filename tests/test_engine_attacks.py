@@ -679,3 +679,20 @@ async def test_a_chunk_that_comes_when_the_flight_is_over_is_charged_to_nobody(m
     await asyncio.gather(*left)
 
     assert (dedup.flights.is_empty, dedup.flights.budget.used) == (True, 0)
+
+
+async def test_no_task_of_an_app_waits_for_ever_where_several_write_to_a_slow_reader(make_dedup: Make) -> None:
+    dedup = make_dedup(default=Rule(max_response_body=1500))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await asyncio.gather(*(send(chunk(letter * 1000)) for letter in (b"a", b"b", b"c", b"d")))
+        await send(chunk(b"", more=False))
+
+    slow = SlowCall(DedupMiddleware(app, dedup=dedup), make_scope())
+    await settle()
+    slow.take_all()
+    await settle()
+
+    assert slow.task.done()
+    assert (await slow.done()).body == b"a" * 1000 + b"b" * 1000 + b"c" * 1000 + b"d" * 1000
