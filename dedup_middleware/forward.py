@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncio import Task
 from collections.abc import Awaitable, MutableMapping
+from contextlib import suppress
 from contextvars import Context
 from time import time
 from typing import Any, Final, cast
@@ -188,7 +189,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 open_head(self, message)
                 return
             if kind == "http.response.early_hint":
-                await self.send_early(message)
+                await self._hint(message)
                 return
         elif kind == "http.response.body" and not flight.complete:
             chunk = message.get("body", b"")
@@ -210,6 +211,12 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 outgrown.discard(settled.variant)
             return
         raise RuntimeError(f"unexpected ASGI message {kind!r} at this point of the response")
+
+    async def _hint(self, message: Message) -> None:
+        """To the leader while it is there; what becomes of that is its own client's concern, and fails no app."""
+        if any(waiter.leader for waiter in self.flight.waiters):
+            with suppress(Exception):
+                await self.send_early(message)
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -1068,6 +1068,30 @@ async def test_early_hints_reach_the_leader_and_do_not_open_the_response(make_de
     assert [message["type"] for message in follower.messages] == ["http.response.start", "http.response.body"]
 
 
+@pytest.mark.parametrize("leaves", [True, False], ids=["its call is over", "its send fails"])
+async def test_early_hints_for_a_leader_that_is_gone_fail_no_follower(make_dedup: Make, leaves: bool) -> None:
+    hint = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+    bare = SteppedApp(hint, head(), chunk(b"x", more=False))
+    heard: list[str] = []
+
+    class Gone(Call):
+        async def _send(self, message: Message) -> None:
+            heard.append(message["type"])
+            raise OSError("gone")
+
+    app = DedupMiddleware(bare, dedup=make_dedup())
+    leader, follower = Gone(app, make_scope()), call(app)
+    await settle()
+    if leaves:
+        leader.cancel()
+        await settle()
+    bare.finish()
+
+    assert (await follower.done()).body == b"x"
+    assert heard == ([] if leaves else [hint["type"], "http.response.start"])
+    assert isinstance(await ended(leader), asyncio.CancelledError if leaves else OSError)
+
+
 async def test_a_follower_never_gets_the_fields_of_the_leaders_exchange(make_dedup: Make) -> None:
     headers = [
         (b"x-request-id", b"leader"),
