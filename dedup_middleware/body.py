@@ -59,8 +59,8 @@ class Body:
 
     While it is `keeping` it keeps all of them, up to the limit in bytes; after that only what someone has yet to
     read, and the writer waits for the slowest. Where readers stand (`_places`), and since when each chunk waits for the
-    slowest (`_added_at`), is counted from then on. Several tasks of an app may write: one waits for room, the others for
-    their turn (`_writing`). Nothing is added or stored any more when the work has `returned`.
+    slowest (`_added_at`), is counted from then on. Of several tasks that write one waits for room, the others for their
+    turn (`_writing`). Nothing is added or stored any more when the work has `returned`.
     """
 
     if not TYPE_CHECKING:  # mypy would look for the fields here

@@ -35,6 +35,8 @@ async def read_nothing(receive: Receive) -> tuple[list[Message], bytes | None, R
             if not patience.expired():
                 raise  # another one's
             return [], None, "request-body"
+        finally:
+            del patience  # it holds the task, whose error would hold this frame: a cycle
     if message["type"] != "http.request":
         return [message], None, "disconnected"
     if message.get("body") or message.get("more_body", False):

@@ -464,6 +464,33 @@ async def test_what_a_failed_run_held_is_free_at_once_though_its_leader_was_canc
         gc.enable()
 
 
+async def test_what_a_request_held_whose_receive_failed_is_free_at_once_over_http_2(make_dedup: Make) -> None:
+    """Without a collection of garbage, as above."""
+
+    class Deaf:
+        async def receive(self) -> Any:
+            raise OSError("gone")
+
+    app = DedupMiddleware(GatedApp(), dedup=make_dedup())
+    client = Deaf()
+    held = weakref.ref(client)
+    gc.disable()
+    try:
+        task = asyncio.ensure_future(app(make_scope(http_version="2"), client.receive, no_send))
+        del client
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), OSError)
+        del task
+        await settle()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+async def no_send(message: Any) -> None:
+    """Nobody is there to hear it."""
+
+
 class DeafCall(Call):
     """A client of a test's own making, whose receive has nothing to give."""
 
@@ -681,7 +708,9 @@ async def test_a_chunk_that_comes_when_the_flight_is_over_is_charged_to_nobody(m
     assert (dedup.flights.is_empty, dedup.flights.budget.used) == (True, 0)
 
 
-async def test_no_task_of_an_app_waits_for_ever_where_several_write_to_a_slow_reader(make_dedup: Make) -> None:
+async def test_no_task_of_an_app_waits_for_ever_where_several_write_to_a_slow_reader(
+    make_dedup: Make,
+) -> None:
     dedup = make_dedup(default=Rule(max_response_body=1500))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
