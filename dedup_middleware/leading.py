@@ -60,6 +60,7 @@ async def lead(exchange: Exchange, flight: Flight, forward: Forward, reason: Rea
     except asyncio.CancelledError:  # by the server: the flight goes on for the others
         stood_in = settled is not None and settled.outcome == "stale"
         _tell(exchange, "stale-if-error" if stood_in else why, flight, settled, error="CancelledError")
+        lost = None  # its traceback holds this frame, too
         raise
     if error is None and lost is None and settled is not None and flight.complete and not waiter.cut:
         outcome = settled.outcome
