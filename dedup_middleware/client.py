@@ -5,7 +5,6 @@ Law: chunks go out as the app sent them, and a body that is not whole never ends
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from .core.conditional import not_modified, of_304
@@ -39,19 +38,18 @@ class Client:
     sent_head: bool
     status: int
 
-    async def listen(self) -> None:
-        """Return when the client has gone; never, where that can't be heard."""
+    async def listen(self) -> bool:
+        """Wait until the client has gone; False as soon as that can't be heard."""
         while True:
             try:
                 message = await self.receive()
             except Exception:  # noqa: BLE001 - the app might never have asked: it costs the client no answer
-                break
+                return False
             if message["type"] == "http.disconnect":
-                return
+                return True
             if self.body is not None or (self.heard and not self.heard[-1].get("more_body", False)):
-                break  # one that repeats itself will never tell
+                return False  # one that repeats itself will never tell
             self.heard.append(message)
-        await asyncio.get_running_loop().create_future()
 
     async def respond(self, waiter: Waiter, settled: Settled, line: bytes) -> None:
         """Send what the waiter's flight brings, chunk by chunk as the app sent it, and this Cache-Status.

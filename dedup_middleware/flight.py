@@ -266,8 +266,8 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
 
     # -- who waits ----------------------------------------------------------------------------------------------
 
-    def board(self, *, leader: bool, listen: Callable[[], Awaitable[None]] | None = None) -> Waiter:
-        """A new waiter; `listen` returns when its client has gone."""
+    def board(self, *, leader: bool, listen: Callable[[], Awaitable[bool]] | None = None) -> Waiter:
+        """A new waiter; `listen` tells when its client has gone."""
         waiter = Waiter(self, leader, self.base, listen, None if listen is None else copy_context())
         self.join(waiter)
         if not leader:

@@ -60,13 +60,13 @@ def turn() -> Generator[None, None, None]:
 class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
     """One who waits for a flight: a place in its body, and a future while there is nothing to take.
 
-    `listen` returns when its client has gone, in `context`, its own.
+    `listen` tells when its client has gone, or at once that it can't, in `context`, its own.
     """
 
     flight: Awaited
     leader: bool
     position: int
-    listen: Callable[[], Awaitable[None]] | None
+    listen: Callable[[], Awaitable[bool]] | None
     context: Context | None
     moved_at: float = 0.0
     held_for: float = 0.0
@@ -134,11 +134,11 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
             watching = self._watching(self.listen)
             self._watchman = self.flight.loop.create_task(watching, context=self.context)
 
-    async def _watching(self, listen: Callable[[], Awaitable[None]]) -> None:
-        await listen()
-        self.gone = True
-        self.flight.asleep.discard(self)
-        self.wake()
+    async def _watching(self, listen: Callable[[], Awaitable[bool]]) -> None:
+        if await listen():
+            self.gone = True
+            self.flight.asleep.discard(self)
+            self.wake()
 
     def leave(self) -> None:
         """Wait no more; idempotent."""

@@ -519,6 +519,64 @@ class FailingCall(Call):
         await super()._send(message)
 
 
+class SwallowingCall(Call):
+    """A client behind a layer that makes an error of the cancellation of its receive, as cancel scopes may."""
+
+    async def _receive(self) -> Any:
+        try:
+            return await super()._receive()
+        except asyncio.CancelledError:
+            raise RuntimeError("no message") from None
+
+
+async def test_no_task_is_left_listening_to_a_client_where_its_end_was_made_an_error(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = SteppedApp(head(), chunk(b"x", more=False))
+    call = SwallowingCall(DedupMiddleware(bare, dedup=make_dedup()), make_scope(), b"")
+    await virtual_time.go(1)  # by then the flight's watch has listened
+    bare.finish()
+    assert (await call.done()).body == b"x"
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_a_leader_s_failed_send_held_is_free_at_once_though_the_leader_was_cancelled(
+    make_dedup: Make,
+) -> None:
+    """Without a collection of garbage, as above."""
+
+    class Gone:
+        async def receive(self) -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(self, message: Any) -> None:
+            raise OSError("gone")
+
+    ends = asyncio.Event()
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await ends.wait()
+
+    client = Gone()
+    held = weakref.ref(client)
+    gc.disable()
+    try:
+        app = DedupMiddleware(bare, dedup=make_dedup())
+        task = asyncio.ensure_future(app(make_scope(), client.receive, client.send))
+        del client
+        await settle()
+        task.cancel()
+        await asyncio.wait([task])
+        del task
+        ends.set()
+        await settle()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_leader_whose_send_failed_hears_that_and_of_no_cancellation(
     make_dedup: Make, virtual_time: VirtualTime
 ) -> None:

@@ -64,6 +64,10 @@ async def nothing() -> None:
     return
 
 
+async def gone() -> bool:
+    return True
+
+
 async def test_work_that_is_over_before_its_task_is_known_leaves_no_task(
     table: FlightTable, flight: Flight
 ) -> None:
@@ -100,7 +104,7 @@ async def test_a_flight_that_all_leave_before_its_work_began_is_closed_and_cance
 
 @pytest.mark.parametrize("take", [lambda one: one.head(), lambda one: one.next()], ids=["head", "chunk"])
 async def test_who_is_known_to_have_left_waits_for_nothing(flight: Flight, take: Take) -> None:
-    waiter = flight.board(leader=True, listen=nothing)
+    waiter = flight.board(leader=True, listen=gone)
     waiter.watch()
     await settle()
     with pytest.raises(WaiterGoneError):
@@ -109,7 +113,7 @@ async def test_who_is_known_to_have_left_waits_for_nothing(flight: Flight, take:
 
 
 async def test_who_left_in_its_sleep_is_held_by_no_flight_that_sleeps_on(flight: Flight) -> None:
-    waiter = flight.board(leader=False, listen=nothing)
+    waiter = flight.board(leader=False, listen=gone)
     waiter.watch()
     with pytest.raises(WaiterGoneError):
         await waiter.head()
@@ -173,7 +177,7 @@ async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told
         flight.open_head("head")
         await flight.write(b"whole", last=True)
     other = open_flight(table, b"other")
-    left = other.board(leader=True, listen=nothing)  # who leaves is noticed by the watch alone
+    left = other.board(leader=True, listen=gone)  # who leaves is noticed by the watch alone
     await virtual_time.go(31)
     assert [type(error) for error in failures] == [OSError]
     assert table.find(flight.loop, b"key") is None, (
@@ -183,7 +187,7 @@ async def test_work_that_fails_when_it_is_late_harms_no_other_flight_and_is_told
         with pytest.raises(FlightAbandonedError):
             await follower.head()
     assert left.gone
-    later = open_flight(table, b"later").board(leader=True, listen=nothing)
+    later = open_flight(table, b"later").board(leader=True, listen=gone)
     await virtual_time.go(1)
     assert later.gone, "the watch goes on"
     for waiter in (leader, follower, left, later):
