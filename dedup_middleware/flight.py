@@ -278,6 +278,9 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def look(self, now: float) -> None:
         """What the table's watch does for a flight that is not over after `WATCH_AFTER`; `now` is the loop's time."""
+        if self.task is not None and self.task.done():
+            self.never_ran()  # or else it would have ended by itself
+            return
         if not self.watching:
             self.watching = True
             for waiter in self.waiters:

@@ -294,8 +294,11 @@ class FlightTable:
             self.forget(flight)
 
     def _drop_dead_watches(self) -> None:
-        for loop in [loop for loop in list(self._watches) if loop.is_closed()]:
+        dead = [loop for loop in list(self._watches) if loop.is_closed()]
+        for loop in dead:
             del self._watches[loop]
+        if dead:  # what such a loop has left under way it was to look at once more
+            self._drop_dead_loops()
 
 
 def _look(table: weakref.ref[FlightTable], loop: Loop) -> None:

@@ -144,6 +144,21 @@ def test_what_a_dead_loop_left_behind_holds_up_nobody() -> None:
             coroutine.close()
 
 
+def test_no_flight_of_a_loop_that_is_over_is_under_way_for_ever() -> None:
+    dedup = Dedup()
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+
+    async def cut_short() -> None:
+        call(app)  # and then all tasks are cancelled, that of the flight before it has begun
+
+    async def later() -> None:
+        await get(app, "/later")
+
+    asyncio.run(cut_short())
+    asyncio.run(later())
+    assert (dedup.stats().flights, dedup.flights.is_empty) == (0, True)
+
+
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
 def test_a_loop_that_is_gone_leaves_sweeping_to_the_next_one(
     closed: bool, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,21 @@ async def test_a_flight_that_all_leave_before_its_work_began_is_closed_and_cance
     assert (flight.returned, flight.error) == (True, None)
 
 
+async def test_nobody_waits_for_ever_for_work_whose_task_was_cancelled_before_it_began(
+    table: FlightTable, flight: Flight, virtual_time: VirtualTime
+) -> None:
+    waiter = flight.board(leader=True)
+    launch(flight, Helpless())
+    assert flight.task is not None
+    flight.task.cancel()
+    waiting = asyncio.ensure_future(waiter.head())
+    await virtual_time.go(1)
+    assert waiting.done()
+    assert (await waiting, flight.error_type) == (None, "CancelledError")
+    waiter.leave()
+    assert table.is_empty
+
+
 @pytest.mark.parametrize("take", [lambda one: one.head(), lambda one: one.next()], ids=["head", "chunk"])
 async def test_who_is_known_to_have_left_waits_for_nothing(flight: Flight, take: Take) -> None:
     waiter = flight.board(leader=True, listen=gone)
