@@ -672,6 +672,45 @@ async def test_two_users_at_once_never_mix_whatever_the_order(make_dedup: Make) 
     await asyncio.sleep(0)
 
 
+WRITTEN: list[tuple[bytes, bytes, bytes]] = [
+    (b"ssl_client_s_dn", b"CN=alice", b"CN=bob"),  # as Apache's documentation has it
+    (b"X_Guest", b"alice", b"bob"),
+    (b"x-on_behalf-of", b"alice", b"bob"),
+    (b"x_forwarded_for", b"192.0.2.7", b"192.0.2.8"),
+    (b"accept_language", b"de", b"en"),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other"), WRITTEN)
+@pytest.mark.parametrize("identity", ["separate", "credentials", ["cookie:sid"], "origin", "shared"])
+async def test_who_is_told_apart_by_a_field_with_underscores_never_gets_anothers_answer(
+    make_dedup: Make, name: bytes, one: bytes, other: bytes, identity: Any
+) -> None:
+    """An app that reads them as hyphens (CGI's HTTP_X_GUEST) names another field in its Vary, if any."""
+
+    def answer(scope: Any, _: int) -> tuple[int, Pairs, bytes]:
+        read = {field.lower().replace(b"_", b"-"): value for field, value in scope["headers"]}
+        fields = [(b"cache-control", b"max-age=60"), (b"vary", b"accept-language")]
+        return 200, fields, read.get(name.lower().replace(b"_", b"-"), b"nobody")
+
+    rule = Rule(ttl="origin", vary="origin", identity=identity)
+    app = DedupMiddleware(GatedApp(answer, opened=True), dedup=make_dedup(default=rule))
+    for _ in range(2):
+        for who in (one, other):
+            assert (await get(app, headers=[(name, who)])).body in (who, b"nobody")
+        if name == b"accept_language":
+            assert (await get(app)).body == b"nobody"
+
+
+def test_a_credential_with_underscores_stands_in_no_explanation_and_is_never_left_out(
+    make_dedup: Make,
+) -> None:
+    told = make_dedup().explain(headers={"SSL_CLIENT_S_DN": "CN=alice"})
+    assert "alice" not in repr(told)
+    with pytest.raises(ConfigurationError):
+        Rule(ignore=["header:ssl_client_s_dn"])
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [("user", ("ann", "bob")), ("state", ({"user": "ann"}, {"user": "bob"})), ("scheme", ("http", "https"))],

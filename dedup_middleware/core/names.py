@@ -163,7 +163,8 @@ def is_credential(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_credential(name: str) -> bool:
     text = name.encode("latin-1", "replace")
-    if text in _CREDENTIALS or text == b"sec-token-binding":
+    # Apache's SSL_CLIENT_S_DN is one, too, and some servers read every underscore as a hyphen.
+    if text.replace(b"_", b"-") in _CREDENTIALS or text == b"sec-token-binding":
         return True
     if text in (b"user-agent", b"idempotency-key") or text in ADDRESS_FIELDS or text.startswith(b"sec-"):
         return False

@@ -133,8 +133,8 @@ class Reading(Surroundings):
         if name in NOISE:
             return Part.NOISE
         if self.trusting:
-            # Some servers read X_FORWARDED_HOST as if it had hyphens.
-            return Part.KEYED if name.replace(b"_", b"-") in OVERRIDES else Part.VISIBLE
+            # Some servers read X_FORWARDED_HOST as if it had hyphens: no Vary names what the app takes it for.
+            return Part.KEYED if b"_" in name or name in OVERRIDES else Part.VISIBLE
         return Part.KEYED if self.everything and name not in self._dropped else Part.HIDDEN
 
     def _credential(self, name: str) -> Part:
