@@ -131,6 +131,16 @@ def test_what_is_said_can_be_asked() -> None:
     assert (found.seconds(b"max-age"), found.seconds(b"s-maxage"), found.seconds(b"x")) == (5, None, None)
 
 
+@pytest.mark.parametrize("directive", [b"private", b"no-cache"])
+def test_the_names_of_very_many_directives_never_cost_their_square(directive: bytes) -> None:
+    few = b",".join(b'%b="x%d"' % (directive, number) for number in range(fields.MOST_NAMES))
+    many = b'%b,%b="more"' % (few, directive)
+
+    assert len(directives([few]).names(directive)) == fields.MOST_NAMES
+    assert directives([many]).bare(directive), "more than a response has fields: the whole of it"
+    assert directives([many, few]).bare(directive)
+
+
 NAMES = st.sampled_from(
     b"max-age s-maxage stale-if-error max-stale min-fresh no-cache private no-store public x".split()
 )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 2**31
 """Seconds that stand for every larger number (RFC 9111 s.1.2.2)."""
+MOST_NAMES: Final = 64
+"""Field names to which no-cache and private are limited; more mean the whole, so that no list costs its square."""
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED: Final = rb'"(?:[^"\\]|\\.)*+"'
@@ -94,12 +96,13 @@ class Directives(dict[bytes, bytes | None]):
         return b"%d" % min(number or 0, LONGEST if before is None else before)
 
     def _stricter_names(self, name: bytes, argument: bytes | None) -> bytes | None:
-        """All the names that were said; None, the whole response, where one of them is no field name."""
+        """All the names that were said; None, the whole response, where one is no field name or they are too many."""
+        if self.bare(name):
+            return None
         names = names_listed([argument or b""])
         limited = names and b"*" not in names and all(map(is_token, names))
-        if not limited or self.bare(name):
-            return None
-        return b",".join(sorted(names | self.names(name)))
+        names |= self.names(name)
+        return b",".join(sorted(names)) if limited and len(names) <= MOST_NAMES else None
 
 
 def directives(lines: Iterable[bytes]) -> Directives:
