@@ -50,7 +50,7 @@ class FlightTable:
         self._failed = failed
         self.opened = 0
         self.budget = Budget(MAX_BUFFERED)
-        self._marks: dict[tuple[str, str], int] = {}
+        self._marks: dict[int, int] = {}
         self._floor = 0
         self.under_way: dict[int, Flight] = {}
         self._watches: dict[Loop, asyncio.TimerHandle] = {}
@@ -222,7 +222,7 @@ class FlightTable:
     def _remember(self, names: Iterable[str], within: str) -> None:
         """That the names were invalidated, for flights which learn later that they depend on them."""
         for name in names:
-            self._marks[name, within] = self.opened
+            self._marks[_mark(name, within)] = self.opened
         if len(self._marks) > MAX_MARKS:  # then all that are under way count as concerned
             self._marks.clear()
             self._floor = self.opened
@@ -239,7 +239,7 @@ class FlightTable:
                 if name in flight.names:
                     continue  # its invalidation has found the flight
                 self.add_name(flight, name)
-                since = max(self._floor, *(self._marks.get((name, within), 0) for within in ("", origin)))
+                since = max(self._floor, *(self._marks.get(_mark(name, one), 0) for one in ("", origin)))
                 if since >= flight.generation:
                     self._overtake(flight)
                     holds = False
@@ -299,6 +299,11 @@ class FlightTable:
             del self._watches[loop]
         if dead:  # what such a loop has left under way it was to look at once more
             self._drop_dead_loops()
+
+
+def _mark(name: str, within: str) -> int:
+    """By what an invalidation is remembered: of clients' paths, however long, their hashes; of one both count."""
+    return hash((name, within))
 
 
 def _look(table: weakref.ref[FlightTable], loop: Loop) -> None:

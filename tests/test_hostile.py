@@ -504,6 +504,43 @@ async def test_hostile_requests_leave_nothing_behind(make_dedup: Make) -> None:
     assert left < 1_500_000, "800 requests of 16 KB: 13 MB were they remembered"
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(lambda number: {"target": "/" + "a" * 60_000 + str(number)}, id="paths"),
+        pytest.param(lambda number: {"headers": [(b"host", b"a" * 60_000 + b"%d" % number)]}, id="hosts"),
+    ],
+)
+async def test_what_clients_write_to_is_never_remembered_at_length(
+    make_dedup: Make, target: Callable[[int], Request]
+) -> None:
+    """While anything is under way its invalidation is: for ever, where there is always something."""
+    gate = asyncio.Event()
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "GET":
+            await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60)))
+    slow = call(app, "/slow")
+    await settle()
+    await get(app, method="POST", **target(0))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 100):
+            await get(app, method="POST", **target(number))
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gate.set()
+        await slow.done()
+    assert left < 1_500_000, "6 MB were they remembered"
+
+
 async def test_every_memo_is_bounded(make_dedup: Make) -> None:
     def vary(scope: Any, run: int) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         return 200, [(b"vary", b"x-a"), (b"set-cookie", b"a=1")][run % 2 :][:1], b""

@@ -14,6 +14,8 @@ from .http import first
 if TYPE_CHECKING:
     from .http import Scope
 
+_LONGEST: Final = 256
+"""Bytes of a host that tell it from others: no client has the memo keep more."""
 _DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
 
 
@@ -23,10 +25,14 @@ def target_name(scope: Scope) -> str:
     return f"{host_name(host)}{scope['path']}"
 
 
-@lru_cache(maxsize=256)
 def host_name(host: bytes) -> str:
     """How the names of all targets on a host begin, but for the slash."""
-    return "target:" + _DEFAULT_PORT.sub("", host[:256].decode("latin-1").lower())
+    return _host_name(host[:_LONGEST])
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str:
+    return "target:" + _DEFAULT_PORT.sub("", host.decode("latin-1").lower())
 
 
 def address_name(scope: Scope) -> str:

@@ -20,7 +20,7 @@ _CONFIG = [str(_PACKAGE / name) for name in ("config.py", "dedup.py", "stores")]
 
 
 def _forget() -> None:
-    for cached in (names._is_credential, names._is_secret, targets.host_name):
+    for cached in (names._is_credential, names._is_secret, targets._host_name):
         cached.cache_clear()
     answer._shapes.clear()
     shape._found.clear()
