@@ -11,6 +11,7 @@ import litestar
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from litestar.datastructures import CacheControlHeader
 from litestar.middleware import DefineMiddleware
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -507,3 +508,45 @@ async def test_in_litestar_s_own_list_each_handler_has_an_engine_of_its_own() ->
 
     assert len(made) > 2
     assert answers[2].header(b"cache-status") == b"dedup; hit; ttl=60"
+
+
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        (Rule(ttl=60), "x-mine"),
+        (Rule(ttl=60, vary=["accept"]), "x-mine"),
+        (Rule(ttl=60, vary=["*", "-x-mine"]), "x-mine"),
+        (Rule(ttl=60, identity="credentials"), "x-real-ip"),
+        (Rule(ttl=60, identity="shared"), "x-api-key"),
+        (Rule(ttl=60, identity=["cookie:sid"], vary=[]), "x-mine"),
+        (Rule(ttl="origin", vary="origin"), "x-api-key"),
+        (Rule.shared_cache(), "x-api-key"),
+    ],
+)
+async def test_in_litestar_s_own_list_nobody_gets_what_it_remembers_of_anothers_fields(
+    rule: Rule, field: str
+) -> None:
+    """A layer outside has read them, and Litestar keeps what was read for the handler."""
+
+    def reads(app: Any) -> Any:
+        async def reading(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                assert litestar.Request(scope).headers
+            await app(scope, receive, send)
+
+        return reading
+
+    def shares(app: Any) -> Any:
+        return DedupMiddleware(app, dedup=Dedup(default=rule, clock=FakeClock()))
+
+    @litestar.get("/mine", cache_control=CacheControlHeader(max_age=60))
+    async def mine(request: litestar.Request[Any, Any, Any]) -> str:
+        return request.headers.get(field, "nobody")
+
+    listed = [DefineMiddleware(reads), DefineMiddleware(shares)]
+    app: Any = litestar.Litestar([mine], middleware=listed, logging_config=None)
+    async with running(app) as lifespan:
+        served = Site(app, Work(), lifespan)
+        for who in (b"alice", b"bob"):
+            answer = await served.get("/mine", headers=[(field.encode(), who)])
+            assert answer.body in (who, b"nobody")

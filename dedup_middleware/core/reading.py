@@ -102,6 +102,7 @@ class Reading(Surroundings):
         self.function = identity if callable(identity) else None
         self.named = frozenset(identity) if isinstance(identity, tuple) else None
         self.identity_cookies = frozenset(i[7:].encode() for i in self.named or () if i.startswith("cookie:"))
+        self.hides = bool(identity != "separate" or self._dropped or not (self.everything or self.trusting))
         self.by_caller = identity in ("separate", "credentials")
         self.keys_client = identity == "separate" or b"client" in self.added or "client" in (self.named or ())
         self.shows_client = self.keys_client or self.function is not None

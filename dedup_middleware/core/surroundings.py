@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .status import Reason
 
 _OWN_STATE: Final = frozenset({"_ls_connection_state"})
+"""What a framework remembers of a request, all of its fields too, for whoever asks it next (Litestar's)."""
 
 
 class Part(IntEnum):
@@ -58,6 +59,7 @@ class Surroundings:
     by_caller: bool
     everything: bool
     trusting: bool
+    hides: bool
     _own_states: Sequence[Mapping[str, Any]]
     _vary_state: frozenset[str]
     _ignored_state: tuple[str, ...]
@@ -133,6 +135,8 @@ class Surroundings:
         keyed: list[Any] = []
         for key in sorted(state):
             value = state[key]
+            if key in _OWN_STATE and self.hides and not self._is_sworn(key):
+                raise DoubtError("state")  # with it the app would see what the rule hides
             if self.state_part(key, value) is Part.KEYED:
                 keyed.append([key, _plain(value, "state")])
             elif self._is_own(key, value):
@@ -143,13 +147,16 @@ class Surroundings:
         """Whether an entry of the state stands in the lifespan's own."""
         return any(key in own and own[key] is value for own in self._own_states)
 
+    def _is_sworn(self, key: str) -> bool:
+        return any(fnmatchcase(key, pattern) for pattern in self._ignored_state)
+
     def state_part(self, key: str, value: Any) -> Part:
         """What becomes of one entry of `scope["state"]`."""
         if f"state:{key}" in self._vary_state:
             return Part.KEYED
         if key in _OWN_STATE or self._is_own(key, value):
             return Part.VISIBLE
-        if any(fnmatchcase(key, pattern) for pattern in self._ignored_state):
+        if self._is_sworn(key):
             return Part.VISIBLE
         return Part.KEYED if self.everything or self.trusting else Part.HIDDEN
 
