@@ -158,6 +158,18 @@ async def test_a_function_that_fails_lets_nobody_in_and_tells_nothing() -> None:
     assert "geheim" not in answer.text + str([one.getMessage() for one in records])
 
 
+@pytest.mark.parametrize(
+    "allow", [lambda request: request.headers["x-user"], lambda _: 1], ids=["fails", "gives 1"]
+)
+async def test_strangers_of_whom_a_function_cannot_tell_fill_no_log(allow: Any) -> None:
+    house = House(allow=allow)
+    with logged("dedup_middleware.parts") as records:
+        async with house.client() as stranger:
+            for _ in range(20):
+                assert (await stranger.get("api/stats")).status_code == 403
+    assert len(records) == 1
+
+
 async def test_a_function_says_who_it_is_and_the_audit_log_too() -> None:
     async def who(request: Any) -> str | None:
         return {"a": "anna", "b": "x\r\nINFO forged: line\x1b[2J" + "y" * 1000}.get(

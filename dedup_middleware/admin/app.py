@@ -97,7 +97,7 @@ def admin(
     audit = Audit(clock, table)
     recorder = Recorder(audit)
     api = Api(dedup, audit, recorder, jaeger)
-    door = Door(allow, clock)
+    door = Door(allow, clock, dedup.telemetry.warn)
     told = document(OPERATIONS, __version__, with_token=door.sessions is not None)
     house = House(api, door, Limiter(clock, strangers=requests_per_minute, **numbers), told)
     app = Administration(routes=house.routes(), exception_handlers={HTTPException: _http_error})

@@ -21,7 +21,6 @@ from urllib.parse import quote, urlsplit
 from ..core.checks import is_async
 from ..core.errors import ConfigurationError
 from ..forking import after_fork
-from ..telemetry import parts_log
 from .problems import Problem
 
 if TYPE_CHECKING:
@@ -38,9 +37,15 @@ _THREADS: Final = 4
 
 
 class Door:
-    """Asks `allow`; a token also opens sessions for browsers."""
+    """Asks `allow`; a token also opens sessions for browsers. `warn` is the engine's: strangers fill no log."""
 
-    def __init__(self, allow: str | Callable[[Request], Any], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        allow: str | Callable[[Request], Any],
+        clock: Callable[[], float],
+        warn: Callable[[str, str, str], None],
+    ) -> None:
+        self._warn = warn
         self.sessions: Sessions | None = None
         self._token: bytes | None = None
         self._function: Callable[[Request], Any] | None = None
@@ -89,13 +94,13 @@ class Door:
                 run = contextvars.copy_context().run
                 who = await asyncio.get_running_loop().run_in_executor(self._threads, run, function, request)
         except Exception as error:  # noqa: BLE001 - the function is the user's; who can't be told is nobody
-            parts_log.warning("the administration's allow failed with %s", type(error).__qualname__)
+            self._warn("allow", "the administration's allow failed with %s", type(error).__qualname__)
             return None
         if isinstance(who, str) and who:
             return who[:_MAX_NAME]
         if who is not None and who is not False:
-            parts_log.warning(
-                "the administration's allow gave %s; it gives a name or None", type(who).__name__
+            self._warn(
+                "allow", "the administration's allow gave %s; it gives a name or None", type(who).__name__
             )
         return None
 
