@@ -65,6 +65,15 @@ def signed_in(browser: Browser, origin: str) -> Iterator[Page]:
         yield page
 
 
+def test_a_server_that_is_gone_is_not_live(browser: Browser) -> None:
+    with contextlib.ExitStack() as server:
+        origin = server.enter_context(serving(House().app))
+        with signed_in(browser, origin) as page:
+            server.close()
+            page.wait_for_selector('#connection[data-state="offline"]')
+            assert "Disconnected. What you see is as of" in page.inner_text("#disconnected")
+
+
 def test_a_burst_is_seen_under_way_and_when_it_landed_then_dropped_and_switched_off(browser: Browser) -> None:
     house = House()
     with (

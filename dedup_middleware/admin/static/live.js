@@ -33,10 +33,12 @@ export function stop() {
 
 function open() {
   const opened = new EventSource("api/events");
+  let returning = false;
   stream = opened;
   alive();
   opened.addEventListener("tick", (event) => {
     failures = 0;
+    returning = false;
     alive();
     say("live");
     tell("tick", JSON.parse(event.data));
@@ -45,7 +47,8 @@ function open() {
   opened.addEventListener("error", () => {
     if (stream !== opened) return;
     if (opened.readyState === EventSource.CLOSED) broken();
-    else alive(GRACE); // the server ended it, and the browser opens the next one
+    else if (!returning) alive(GRACE); // the server ended it, and the browser opens the next one
+    returning = true; // each try of its own that fails is an error too, and earns no new grace
   });
 }
 
