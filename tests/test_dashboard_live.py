@@ -74,6 +74,32 @@ def test_a_server_that_is_gone_is_not_live(browser: Browser) -> None:
             assert "Disconnected. What you see is as of" in page.inner_text("#disconnected")
 
 
+def test_what_was_shown_is_not_wiped_out_while_nobody_answers(browser: Browser, tmp_path: Path) -> None:
+    house = House(records=f"sqlite:///{tmp_path}/records.db", secret="of this test")
+    with contextlib.ExitStack() as server:
+        origin = server.enter_context(serving(house.app))
+        with watched(browser, origin, quiet=False, locale="en") as page:
+            page.fill("#token", TOKEN)
+            page.keyboard.press("Enter")
+            page.wait_for_selector(LIVE)
+            page.clock.install()
+            page.reload()  # so that every timer is the clock's
+            page.wait_for_selector(LIVE)
+            page.wait_for_selector("#operations >> text=Nothing is recorded yet.")
+            server.close()
+            page.wait_for_selector('#connection[data-state="offline"]')
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.clock.fast_forward(15_000)
+            page.click("#nav >> text=Explain")
+            page.fill("#ask [name=target]", "/git/demo/status")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("text=The server does not answer.")
+
+            assert not [url for url in asked if "analytics" in url]
+            assert "Nothing is recorded yet." in (page.text_content("#operations") or "")
+
+
 def test_a_burst_is_seen_under_way_and_when_it_landed_then_dropped_and_switched_off(browser: Browser) -> None:
     house = House()
     with (

@@ -16,7 +16,9 @@ export async function ask(path, body, method = body === undefined ? "GET" : "POS
     asked.headers["content-type"] = "application/json";
     asked.body = JSON.stringify(body);
   }
-  const reply = await fetch(`api/${path}`, asked);
+  const reply = await fetch(`api/${path}`, asked).catch(() => { // each browser has words of its own for it
+    throw new Refused(0, "The server does not answer.");
+  });
   const told = await reply.json().catch(() => null);
   if (reply.ok || fine.includes(reply.status)) return told;
   if (reply.status === 401 && !path.startsWith("session")) session.dispatchEvent(new Event("signed-out"));

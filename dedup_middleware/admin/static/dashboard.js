@@ -78,6 +78,7 @@ async function recent() {
 
 async function slow() {
   if (document.hidden || document.body.classList.contains("signed-out")) return;
+  if (live.state === "offline") return; // what is shown stays, as the page says
   await Promise.all([health(), rules.load(), operations.show(), heatmap.show(), traffic.showRange()]).catch(() => {});
 }
 
