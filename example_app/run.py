@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from .telemetry import Telemetry
 
 if TYPE_CHECKING:
     import argparse
+    from types import FrameType
 
     from .settings import Settings
 
@@ -53,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, options: argparse.Namespace, telemetry: Telemetry) -> int:
+    _end_once()
     bar = Bar()
     tracer = telemetry.tracer_provider.get_tracer("example_app")
     try:
@@ -73,6 +76,18 @@ async def _run(settings: Settings, options: argparse.Namespace, telemetry: Telem
         await serve_page(settings, comparison, marks, tracer, options.port, traffic=options.traffic)
     print("\n  Stopped.", file=sys.stderr)
     return 0
+
+
+def _end_once() -> None:
+    """Ctrl-C again is not heard: the end that is under way takes seconds at most, and cut short it would leave things."""
+    ends = signal.getsignal(signal.SIGINT)
+    assert callable(ends)  # asyncio's own: it cancels the run
+
+    def once(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ends(number, frame)
+
+    signal.signal(signal.SIGINT, once)
 
 
 def _given(path: Path | None) -> dict[str, str]:

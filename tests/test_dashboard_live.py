@@ -94,7 +94,7 @@ def test_what_was_shown_is_not_wiped_out_while_nobody_answers(browser: Browser, 
             page.click("#nav >> text=Explain")
             page.fill("#ask [name=target]", "/git/demo/status")
             page.keyboard.press("Enter")
-            page.wait_for_selector("text=The server does not answer.")
+            page.wait_for_selector("#told >> text=The server does not answer.")
 
             assert not [url for url in asked if "analytics" in url]
             assert "Nothing is recorded yet." in (page.text_content("#operations") or "")

@@ -254,6 +254,22 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, sent: signal.Signals) -> None:
     assert _processes_with(str(tmp_path)) == []
 
 
+def test_ctrl_c_pressed_again_cuts_no_end_short(tmp_path: Path) -> None:
+    command = _command(tmp_path, "--once", EXAMPLE_TEST=str(tmp_path))
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        assert "without" in process.stderr.readline()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        error = process.stderr.read()
+
+    assert (process.returncode, error) == (130, "\n  Stopped.\n")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert _processes_with(str(tmp_path)) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc; run it on Linux")
 def test_a_killed_run_leaves_no_server_behind(tmp_path: Path) -> None:
     command = _command(tmp_path, "--once", EXAMPLE_TEST=str(tmp_path))
