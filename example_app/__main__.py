@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 INSTALL = " && ".join(  # noqa: FLY002  one line to copy, three here
     (
@@ -81,10 +82,10 @@ def _options() -> argparse.Namespace:
 
 def _unwritable(file: Path) -> str | None:
     """Why nothing can be written there; a file that was not there is not there afterwards."""
-    if not file.parent.is_dir():
-        return "there is no such folder"
-    new = not file.exists()
     try:
+        if not file.parent.is_dir():
+            return "there is no such folder"
+        new = not file.exists()
         file.open("ab").close()
     except OSError as error:
         return error.strerror or str(error)
@@ -96,6 +97,13 @@ def _unwritable(file: Path) -> str | None:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    try:
+        parts = urlsplit(text)
+        named = parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, or no port
+        named = False
+    if not named:
+        raise argparse.ArgumentTypeError(f"{text!r} names no host and port")
     return text
 
 

@@ -168,14 +168,14 @@ async def serve_page(
     bare = msgspec.structs.replace(recording, middleware=False)
     async with running(bare) as without, running(recording) as with_:
         page = Page(settings, _summary(settings, comparison, marks), {False: without, True: with_}, tracer)
-        listening, taken = _listen(port)
+        listening, refused = _listen(port)
         config = uvicorn.Config(
             page.app(), log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve([listening]))
-        if taken:
-            print(f"  Port {port} is taken; here is another one.")
+        if refused:
+            print(f"  Port {port}: {refused}; here is another one.")
         print(f"  Look into it: http://127.0.0.1:{listening.getsockname()[1]}   (Ctrl-C ends it)")
         print(f"  Dashboard:    http://127.0.0.1:{with_.port}{DASHBOARD}/   token: {token}", flush=True)
         visitors = asyncio.create_task(page.traffic()) if traffic else None
@@ -191,11 +191,12 @@ async def serve_page(
             await serving
 
 
-def _listen(port: int) -> tuple[socket.socket, bool]:
+def _listen(port: int) -> tuple[socket.socket, str]:
+    """A socket, and why it is at another port, if it is."""
     try:
-        return listen(port), False
-    except OSError:
-        return listen(0), True
+        return listen(port), ""
+    except OSError as error:
+        return listen(0), (error.strerror or str(error)).lower()
 
 
 def _summary(settings: Settings, comparison: Comparison, marks: list[Mark]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -12,7 +13,7 @@ WIDTH = 30
 class Bar:
     def __init__(self) -> None:
         self._stream = sys.stderr
-        self._live = self._stream.isatty()
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         encoding = (self._stream.encoding or "ascii").lower()
         self._full, self._empty = ("━", "─") if encoding.startswith("utf") else ("#", ".")
         self._what = ""

@@ -79,13 +79,13 @@ async def _run(settings: Settings, options: argparse.Namespace, telemetry: Telem
 
 
 def _end_once() -> None:
-    """Ctrl-C again is not heard: the end that is under way takes seconds at most, and cut short it would leave things."""
-    ends = signal.getsignal(signal.SIGINT)
-    assert callable(ends)  # asyncio's own: it cancels the run
+    """Ctrl-C again is not heard: the end under way takes seconds at most, and cut short it would leave things."""
+    ends = signal.getsignal(signal.SIGINT)  # asyncio's own: it cancels the run
 
     def once(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ends(number, frame)
+        if callable(ends):
+            ends(number, frame)
 
     signal.signal(signal.SIGINT, once)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -24,8 +25,10 @@ pytest.importorskip("uvicorn", reason="the example needs its extra: pip install 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from example_app import page
 from example_app.__main__ import INSTALL
 from example_app.burst import REQUESTS
+from example_app.progress import Bar
 
 from .example_kit import BRIEFLY
 from .kit import wait_for
@@ -313,9 +316,12 @@ def test_without_git_it_says_so(tmp_path: Path) -> None:
     [
         (["--json", "no/such/folder.json"], "there is no such folder"),
         (["--json", "docs"], os.strerror(errno.EISDIR)),
+        (["--json", "x" * 300], os.strerror(errno.ENAMETOOLONG)),
         (["--repo", "no/such/folder"], "there is no such folder"),
         (["--port", "65536"], "'65536' is no port; 0 to 65535"),
         (["--otlp", "localhost:4318"], "'localhost:4318' does not begin with http:// or https://"),
+        (["--otlp", "http://"], "'http://' names no host and port"),
+        (["--otlp", "http://localhost:http"], "'http://localhost:http' names no host and port"),
         (["--otlp-metrics", "http://localhost:9090"], "--otlp-metrics goes beside --otlp"),
     ],
     ids=str,
@@ -327,6 +333,29 @@ def test_what_it_can_t_do_it_says_before_the_run(tmp_path: Path, arguments: list
     assert done.stdout == ""
     assert done.stderr.endswith(f"{said}\n")
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_may_not_be_had_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_nobody(port: int) -> None:
+        if 0 < port < 1024:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(page, "listen", as_nobody)
+
+    assert page._listen(8000)[1] == ""
+    assert page._listen(80)[1] == os.strerror(errno.EACCES).lower()
+
+
+def test_a_terminal_that_knows_no_codes_is_sent_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    bar = Bar()
+    bar.begin("a part", 1)
+    bar.step()
+
+    assert terminal.getvalue() == "  a part\n"
 
 
 def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
