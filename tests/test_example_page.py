@@ -177,6 +177,44 @@ def test_the_keyboard_reaches_every_row(browser: Browser, url: str) -> None:
         assert page.locator(".row[tabindex='0']").count() == 1
 
 
+def test_who_fires_by_keyboard_may_fire_again_at_once(browser: Browser, url: str) -> None:
+    with _opened(browser, url) as page:
+        page.focus("#go")
+        for _ in range(2):
+            with page.expect_response("**/api/burst"):
+                page.keyboard.press("Enter")
+            page.wait_for_selector("#go:not([disabled])")
+
+        assert page.evaluate("document.activeElement.id") == "go"
+
+
+def test_no_button_is_silent_when_the_run_has_ended(browser: Browser, url: str) -> None:
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    _fire(page)
+    page.route("**/api/**", lambda route: route.abort())
+    page.click("#go")
+    page.wait_for_selector("#verdict >> text=Does the example still run?")
+    page.click("text=Open a file")
+    page.wait_for_selector("#written >> text=Does the example still run?")
+    page.click("#ask button[type=submit]")
+    page.wait_for_selector("#told >> text=Does the example still run?")
+    page.close()
+
+    assert errors == []
+
+
+def test_on_a_telephone_no_mark_s_name_is_squeezed(browser: Browser, url: str) -> None:
+    with _opened(browser, url, viewport={"width": 360, "height": 800}) as page:
+        shares = page.evaluate(
+            "[...document.querySelectorAll('.marks li')].map(({ children: [, name], offsetWidth }) =>"
+            " name.offsetWidth / offsetWidth)"
+        )
+        assert min(shares) > 0.5
+
+
 def test_foreign_scripts_and_foreign_names_are_kept_out(url: str) -> None:
     reply = httpx.get(url)
     policy = reply.headers["content-security-policy"]

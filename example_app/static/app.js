@@ -78,7 +78,9 @@ function controls() {
 
 async function fire(form) {
   const run = byId("run");
-  byId("go").disabled = true;
+  const go = byId("go");
+  const focused = document.activeElement === go;
+  go.disabled = true;
   run.setAttribute("aria-busy", "true");
   try {
     const { middleware, pages, fresh } = form.elements;
@@ -88,16 +90,21 @@ async function fire(form) {
     byId("verdict").replaceChildren(element("span", { class: "error" }, `The burst failed: ${error.message}`));
   } finally {
     run.setAttribute("aria-busy", "false");
-    byId("go").disabled = false;
+    go.disabled = false;
+    if (focused && document.activeElement === document.body) go.focus({ preventScroll: true }); // disabling took it
   }
 }
 
 async function write(event) {
   const what = event.target.closest("[data-write]")?.dataset.write;
   if (!what) return;
-  const told = await ask("/api/write", { what });
-  byId("fire").elements.fresh.checked = false;
-  byId("written").replaceChildren(element("code", {}, `POST ${told.target}`), ` answered ${told.status}. What it touched is forgotten; fire again.`);
+  try {
+    const told = await ask("/api/write", { what });
+    byId("fire").elements.fresh.checked = false;
+    byId("written").replaceChildren(element("code", {}, `POST ${told.target}`), ` answered ${told.status}. What it touched is forgotten; fire again.`);
+  } catch (error) {
+    byId("written").replaceChildren(element("span", { class: "error" }, `The write failed: ${error.message}`));
+  }
 }
 
 function marks() {

@@ -34,8 +34,10 @@ export async function ask(path, body) {
   const asked = body === undefined ? {} : {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
   };
-  const reply = await fetch(path, asked);
-  const told = await reply.json();
+  const reply = await fetch(path, asked).catch(() => { // each browser has words of its own for it
+    throw new Error("nobody answers. Does the example still run?");
+  });
+  const told = await reply.json().catch(() => ({}));
   if (!reply.ok) throw new Error(told.error ?? `${path} answered ${reply.status}`);
   return told;
 }
