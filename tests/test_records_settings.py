@@ -149,6 +149,18 @@ def test_a_missing_extra_says_what_to_install(
     )
 
 
+def test_questions_without_the_extra_say_what_to_install_too() -> None:
+    code = "import sys; sys.modules['sqlalchemy'] = None; from dedup_middleware.records import analytics"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.stderr.endswith(
+        "ModuleNotFoundError: dedup_middleware.records.analytics: sqlalchemy is not installed; "
+        "needed: python -m pip install 'dedup-middleware[records]'\n"
+    )
+
+
 def test_without_records_no_database_is_imported() -> None:
     code = (
         "import sys, dedup_middleware as d; d.Dedup(); "

@@ -4,11 +4,17 @@ Law: each answer is one or two statements over indexed tables, bounded in rows; 
 window runs from `since` (included; a day before `until`) to `until` (not included; now).
 """
 
-from .keeping import audits, memory
-from .operating import find, operations
-from .rating import rates
-from .rolling import heatmap, series, trend
-from .timing import latency
+try:
+    from .keeping import audits, memory
+    from .operating import find, operations
+    from .rating import rates
+    from .rolling import heatmap, series, trend
+    from .timing import latency
+except ModuleNotFoundError as missing:
+    if missing.name != "sqlalchemy":
+        raise
+    needed = "sqlalchemy is not installed; needed: python -m pip install 'dedup-middleware[records]'"
+    raise ModuleNotFoundError(f"{__name__}: {needed}", name=missing.name) from None
 
 __all__ = [
     "audits",
