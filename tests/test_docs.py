@@ -393,3 +393,13 @@ def test_the_picture_does_not_depend_on_the_order_in_which_spans_were_exported()
 
 def test_no_figure_is_left_open() -> None:
     assert "FIGURES" not in read(ROOT / "README.md")
+
+
+def test_the_readme_has_one_figure_for_a_hit() -> None:
+    text = read(ROOT / "README.md")
+    ours = re.search(r"^\| hit, 1 KiB, 5 header fields \| ([\d.]+) \|", text, re.MULTILINE)
+    compared = re.search(r"^\| \*\*this package\*\* \| ([\d.]+) \|", text, re.MULTILINE)
+
+    assert ours
+    assert compared
+    assert ours[1] == compared[1]
