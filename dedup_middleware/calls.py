@@ -101,8 +101,7 @@ def checked(ttl: object, tags: object, max_wait: object) -> tuple[tuple[str, ...
         except TypeError:  # unhashable, so that it is wrong in any case
             return names, Rule(ttl=ttl, max_wait=max_wait)  # type: ignore[arg-type] # checked there
     except ConfigurationError as error:
-        place = error.place.replace("Rule.", "call.")
-        raise ConfigurationError(place, error.value, error.allowed) from None
+        raise error.elsewhere("Rule.", "call.") from None
 
 
 @functools.lru_cache(maxsize=256, typed=True)

@@ -137,29 +137,29 @@ def load(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _rule(place: str, table: object) -> Rule:
-    if not isinstance(table, dict):
-        raise ConfigurationError(place.removesuffix("."), table, "a table of the fields of a rule")
-    if "preset" in table:
-        if table["preset"] != "shared-cache":
-            raise ConfigurationError(f"{place}preset", table["preset"], '"shared-cache"')
-        table = {**SHARED_CACHE, **{name: value for name, value in table.items() if name != "preset"}}
+    fields = _fields(place, table, "a rule")
+    if "preset" in fields:
+        if fields["preset"] != "shared-cache":
+            raise ConfigurationError(f"{place}preset", fields["preset"], '"shared-cache"')
+        fields = {**SHARED_CACHE, **{name: value for name, value in fields.items() if name != "preset"}}
     try:
-        return Rule(**table)
+        return Rule(**fields)
     except ConfigurationError as error:
-        raise ConfigurationError(
-            place + error.place.removeprefix("Rule."), error.value, error.allowed
-        ) from None
+        raise error.elsewhere("Rule.", place) from None
 
 
 def _alert(place: str, table: object) -> Alert:
-    if not isinstance(table, dict):
-        raise ConfigurationError(place.removesuffix("."), table, "a table of the fields of an alert")
+    fields = _fields(place, table, "an alert")
     try:
-        return Alert(**table)
+        return Alert(**fields)
     except ConfigurationError as error:
-        raise ConfigurationError(
-            place + error.place.removeprefix("Alert."), error.value, error.allowed
-        ) from None
+        raise error.elsewhere("Alert.", place) from None
+
+
+def _fields(place: str, table: object, what: str) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigurationError(place.removesuffix("."), table, f"a table of the fields of {what}")
+    return table
 
 
 def header_pairs(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -36,7 +36,7 @@ def deduplicate(**fields: Any) -> Callable[[F], F]:
     try:
         Rule(_path_with_parameters(fields), **fields)
     except ConfigurationError as error:
-        raise _at("deduplicate", error) from None
+        raise error.elsewhere("Rule", "deduplicate") from None
 
     def mark(endpoint: F) -> F:
         if not callable(endpoint):
@@ -76,7 +76,7 @@ def read(app: Any) -> MarkedRules:
         try:
             rule = Rule(path, **{**fields, **({"methods": methods} if methods else {})})
         except ConfigurationError as error:
-            raise _at(place, error) from None
+            raise error.elsewhere("Rule", place) from None
         rules.setdefault((path, tuple(rule.methods or ())), rule)
     if _unread:
         _refuse_unread(shows_routes=routes is not None)
@@ -118,7 +118,3 @@ def _is_routed(endpoint: Any) -> bool:
 
 def _name(endpoint: Any) -> str:
     return f"{getattr(endpoint, '__module__', '?')}.{getattr(endpoint, '__qualname__', endpoint)}"
-
-
-def _at(place: str, error: ConfigurationError) -> ConfigurationError:
-    return ConfigurationError(place + error.place.removeprefix("Rule"), error.value, error.allowed)

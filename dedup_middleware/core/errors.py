@@ -29,6 +29,10 @@ class ConfigurationError(ValueError):
             return f"{self.place}: {self.why}; needed: {self.allowed}"
         return f"{self.place}: {_shown(self.value)} is not allowed here; allowed: {self.allowed}"
 
+    def elsewhere(self, old: str, new: str) -> ConfigurationError:
+        """The same error as the user knows its place: where this begins with `old`, there it begins with `new`."""
+        return ConfigurationError(new + self.place.removeprefix(old), self.value, self.allowed)
+
 
 class ForwardFailed(RuntimeError):  # noqa: N818 - the word of the domain: a forward fails, a flight is abandoned
     """The forward that this request shared ended without a complete response.
