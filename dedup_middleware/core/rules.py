@@ -135,17 +135,8 @@ class Rule(_Path, frozen=True, kw_only=True):
 
     def _check_together(self) -> None:
         if self.invalidates:
-            for field in ("ttl", "negative_ttl"):
-                if getattr(self, field):
-                    raise ConfigurationError(
-                        f"Rule.{field}",
-                        getattr(self, field),
-                        "0 beside invalidates (such a rule does not store)",
-                    )
-            if self.collapse:
-                raise ConfigurationError(
-                    "Rule.collapse", True, "false beside invalidates (such a rule does not collapse)"
-                )
+            self._refuse(_LIFETIMES, "0 beside invalidates (such a rule does not store)")
+            self._refuse(("collapse",), "false beside invalidates (such a rule does not collapse)")
             if self.tags:
                 raise ConfigurationError(
                     "Rule.tags", list(self.tags), "none beside invalidates (such a rule does not store)"
@@ -153,24 +144,19 @@ class Rule(_Path, frozen=True, kw_only=True):
             return
         check_shared(self.path)
         if self.mode == "on" and not any(self.shares(method) for method in self.methods or ()):
-            for field in ("ttl", "negative_ttl"):
-                if getattr(self, field):
-                    raise ConfigurationError(
-                        f"Rule.{field}",
-                        getattr(self, field),
-                        f"0 for {', '.join(self.methods or ())}, which may change something: "
-                        "write collapse=True to say that it is safe here",
-                    )
+            self._refuse(
+                _LIFETIMES,
+                f"0 for {', '.join(self.methods or ())}, which may change something: "
+                "write collapse=True to say that it is safe here",
+            )
         if self.stores:
             self._check_room()
 
     def _check_room(self) -> None:
         """A rule that could never store, and would tell every client that it does, is refused."""
         if not any(self.shares(method) and method != "HEAD" for method in self.methods or ()):
-            field = "ttl" if self.ttl else "negative_ttl"
-            raise ConfigurationError(
-                f"Rule.{field}",
-                getattr(self, field),
+            self._refuse(
+                _LIFETIMES,
                 f"0 for {', '.join(self.methods or ())}: what answers a HEAD is not stored, so name GET too",
             )
         if self.max_bytes is not None and self.max_bytes < RESPONSE_OVERHEAD:
@@ -185,21 +171,21 @@ class Rule(_Path, frozen=True, kw_only=True):
     def _check_caching(self) -> None:
         """What only a rule that stores, or one that follows the origin, can mean."""
         if not self.ttl:
-            for field in _STORING:
-                if getattr(self, field):
-                    raise ConfigurationError(f"Rule.{field}", getattr(self, field), "only beside a ttl")
+            self._refuse(_STORING, "only beside a ttl")
         if self.ttl != "origin":
-            for field in _BY_ORIGIN:
-                if getattr(self, field):
-                    raise ConfigurationError(f"Rule.{field}", True, 'only beside ttl="origin"')
+            self._refuse(_BY_ORIGIN, 'only beside ttl="origin"')
             if self.identity == "origin":
                 raise ConfigurationError("Rule.identity", "origin", 'only beside ttl="origin"')
             if self.ttl and float(self.refresh_ahead) >= float(self.ttl):
                 raise ConfigurationError("Rule.refresh_ahead", self.refresh_ahead, "less than the ttl")
-        elif self.negative_ttl:
-            raise ConfigurationError(
-                "Rule.negative_ttl", self.negative_ttl, '0 beside ttl="origin" (the app says how long)'
-            )
+        else:
+            self._refuse(("negative_ttl",), '0 beside ttl="origin" (the app says how long)')
+
+    def _refuse(self, fields: Sequence[str], allowed: str) -> None:
+        """Refuse the first of these fields that asks for something."""
+        for field in fields:
+            if given := getattr(self, field):
+                raise ConfigurationError(f"Rule.{field}", given, allowed)
 
     def shares(self, method: str) -> bool:
         """Whether requests with this method may be answered together or from the store."""
@@ -239,6 +225,7 @@ _DURATIONS: Final = (
     "stale_if_error",
     "refresh_ahead",
 )
+_LIFETIMES: Final = ("ttl", "negative_ttl")
 _BY_ORIGIN: Final = (
     "heuristic_freshness",
     "targeted_cache_control",
