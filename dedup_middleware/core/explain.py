@@ -91,16 +91,15 @@ def explain(
         return bypassed("precondition")
     if len(body) > plan.rule.max_request_body:
         return bypassed("body-too-large")
-    with_body = scope["method"] not in ("GET", "HEAD")
-    if body and not with_body:
+    if body and not plan.reads_body:
         return bypassed("request-body")
-    part = reader.body_part(scope, body, Memo(1)) if with_body else None
+    part = reader.body_part(scope, body, Memo(1)) if plan.reads_body else None
     key = reader.key(scope, scope["method"], part)
     if isinstance(key, str):
         return bypassed(key)
     if asked.no_store:
         return bypassed("no-store")
-    keyed, left_out = _parts(reader.reading, plan, scope, body, part)
+    keyed, left_out = _parts(reading, plan, scope, body, part)
     return Explanation(
         plan.label,
         "consider",
@@ -124,7 +123,7 @@ def _account(
     headers: Headers,
     wall: float,
 ) -> ResponseAccount:
-    seen = {name.lower() for name, _ in visible(reading, scope)["headers"]}
+    seen = _names_seen(reading, scope)
     return account(
         plan.rule,
         scope["method"],
@@ -153,9 +152,28 @@ def _parts(
     }
     keyed["query"], ignored = _query(reading, scope["query_string"])
     left_out = {f"query:{name}": _WHY[Part.VISIBLE] for name in ignored}
-    headers: Headers = scope["headers"]
-    seen = {name.lower() for name, _ in visible(reading, scope)["headers"]}
-    for name, value in headers:
+    _add_fields(reading, scope, keyed, left_out)
+    for place, what in _outer(reading, scope):
+        if what is Part.KEYED:
+            keyed[place] = masks.MASK
+        else:
+            left_out[place] = _WHY[what]
+    if part is not None:
+        keyed["body"] = (
+            f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
+        )
+        left_out |= {item: _WHY[Part.VISIBLE] for item in plan.rule.ignore if item.startswith("body:")}
+    if reading.function is not None:
+        keyed["identity"] = masks.MASK
+    return keyed, left_out
+
+
+def _add_fields(
+    reading: Reading, scope: MutableMapping[str, Any], keyed: dict[str, str], left_out: dict[str, str]
+) -> None:
+    """Add each header field to what is keyed, or to what is left out."""
+    seen = _names_seen(reading, scope)
+    for name, value in scope["headers"]:
         field = name.lower()
         what = fate(reading, scope, field, value)
         text = field.decode("latin-1")
@@ -172,21 +190,11 @@ def _parts(
             left_out[f"header:{text}"] = _WHY[Part.HIDDEN]
         else:
             left_out[f"header:{text}"] = _WHY[what]
-    for place, what in _outer(reading, scope):
-        if what is Part.KEYED:
-            keyed[place] = masks.MASK
-        else:
-            left_out[place] = _WHY[what]
-    if part is not None:
-        keyed["body"] = (
-            f"{len(body)} bytes, as {'canonical JSON' if part.startswith(b'json') else 'they are'}"
-        )
-        left_out |= {item: _WHY[Part.VISIBLE] for item in plan.rule.ignore if item.startswith("body:")}
-    if plan.rule.identity not in ("separate", "credentials", "shared", "origin") and not isinstance(
-        plan.rule.identity, tuple
-    ):
-        keyed["identity"] = masks.MASK
-    return keyed, left_out
+
+
+def _names_seen(reading: Reading, scope: MutableMapping[str, Any]) -> set[bytes]:
+    """The header fields that the app would see."""
+    return {name.lower() for name, _ in visible(reading, scope)["headers"]}
 
 
 def _outer(reading: Reading, scope: MutableMapping[str, Any]) -> Iterator[tuple[str, Part]]:
