@@ -44,9 +44,9 @@ def visible(
         shape = shape_of(scope)
     for key in shape.special:
         if key in ("user", "auth", "session"):
-            hidden = reading.function is None and not reading.counts(key)
+            if reading.function is None and not reading.counts(key):
+                del flight[key]
         elif key == "state":
-            hidden = False
             state = flight[key]
             if (
                 state
@@ -55,11 +55,8 @@ def visible(
             ):
                 flight[key] = {k: v for k, v in state.items() if reading.state_part(k, v) is not Part.HIDDEN}
         elif key == "extensions":
-            hidden = False
             flight[key] = _extensions(reading, flight[key])
-        else:
-            hidden = reading.unknown_part(key) is Part.HIDDEN
-        if hidden:
+        elif reading.unknown_part(key) is Part.HIDDEN:
             del flight[key]
     return flight
 
