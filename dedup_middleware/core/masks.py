@@ -52,8 +52,8 @@ def setting(place: str, value: Any) -> Any:
         return _url(value)
     if isinstance(value, Mapping):
         return {name: setting(str(name), item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(setting("", item) for item in value) if type(value) in (list, tuple) else value
+    if type(value) in (list, tuple):  # what inherits from them need not be made from its items
+        return type(value)(setting("", item) for item in value)
     return value
 
 

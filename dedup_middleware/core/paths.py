@@ -25,6 +25,7 @@ BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f\\]|//|(?:^|/)\.{1,2}(?:/|$)")
 _NOT_A_PATH: Final = re.compile(r"[?#]|%[0-9a-fA-F]{2}")
 
 _PARAMETER = re.compile(r"\{[^{}]*\}")
+_NAMED = re.compile(r"\{[a-zA-Z_][a-zA-Z0-9_]*\}")
 _WHOLE_SEGMENT = re.compile(r"\{[a-zA-Z_][a-zA-Z0-9_]*(?::(?:str|int|float|uuid))?\}")
 _ANY: Final = "{}"
 
@@ -44,7 +45,7 @@ class PathPattern:
             regex, template, convertors = compile_path(path)
         except (AssertionError, ValueError) as error:
             raise ConfigurationError("Rule.path", path, f"{allowed} ({error})") from None
-        if re.search(r"\{[^{}]*\}", re.sub(r"\{[a-zA-Z_][a-zA-Z0-9_]*\}", "", template)):
+        if _PARAMETER.search(_NAMED.sub("", template)):  # one whose name or type Starlette does not read
             raise ConfigurationError("Rule.path", path, allowed)
         if _NOT_A_PATH.search(_PARAMETER.sub("x", path)):
             allowed = "a path as the app gets it: decoded (a space, not %20), without a query or a fragment"
