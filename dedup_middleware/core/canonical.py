@@ -16,6 +16,9 @@ import msgspec
 
 from .names import is_secret
 
+Digest = Callable[[bytes], bytes]
+"""What tells encoded parts apart by a few bytes."""
+
 encode: Final = msgspec.msgpack.Encoder(order="sorted").encode
 """MessagePack: every part carries its type and length, so that no boundary can be shifted."""
 
@@ -98,6 +101,3 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth < 20 and kind is dict and all(type(key) is str for key in value):
         return ["dict", {key: plain(item, depth + 1) for key, item in value.items()}]
     raise TypeError(kind.__name__)
-
-
-Digest = Callable[[bytes], bytes]

@@ -37,13 +37,14 @@ _IMF_DATE = re.compile(f"{_DAY}, ([0-9]{{2}}) {_MONTH} ([0-9]{{4}}) {_TIME} gmt"
 _RFC850_DATE = re.compile(
     f"(?:mon|tues|wednes|thurs|fri|satur|sun)day, ([0-9]{{2}})-{_MONTH}-([0-9]{{2}}) {_TIME} gmt"
 )
+_ASCTIME_DATE = re.compile(f"{_DAY} {_MONTH} ([0-9]{{2}}| [0-9]) {_TIME} ([0-9]{{4}})")
+_FIFTY_YEARS: Final = 50 * 31_556_952
+
 _WEIGHT = re.compile(rb";q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
 _LISTS: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection expect prefer te".split()
 )
 """Request fields whose syntax is a list (RFC 9110, RFC 9111 s.5.2, RFC 7240 s.2), as far as a Vary may name them."""
-_FIFTY_YEARS: Final = 50 * 31_556_952
-_ASCTIME_DATE = re.compile(f"{_DAY} {_MONTH} ([0-9]{{2}}| [0-9]) {_TIME} ([0-9]{{4}})")
 
 _NUMERIC: Final = frozenset(
     b"max-age s-maxage stale-while-revalidate stale-if-error max-stale min-fresh".split()
