@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .core.assess import wants
 from .core.decide import Bypass, Consider
 from .core.effects import effects
+from .core.targets import target_name
 from .serving import refuse
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive:
         calm = holdings.calm
         if not names:
             elsewhere, groups = effects(asked, answered)
-            names = (*dedup.names(asked, plan.tags), *elsewhere)
+            names = (target_name(asked["path"], asked["headers"]), *plan.tags, *elsewhere)
         holdings.wrote(asked, names, groups)
 
     async def send_after(message: Message) -> None:

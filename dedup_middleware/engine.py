@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .core.memo import Memo
-from .core.targets import target_name
 from .events import Events
 from .flight import GRACE
 from .forking import after_fork
@@ -23,7 +22,7 @@ from .telemetry import Gauges
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from .alerts import Watch
     from .core.decide import Consider, Plan, RuleBook
@@ -151,11 +150,6 @@ class Engine:
     def hits_lately(self) -> list[tuple[str, bytes, int, int]]:
         """Hits since this was last asked: rule, key, how many, and the bytes that they sent again."""
         return self._hits.take()
-
-    @staticmethod
-    def names(scope: Scope, tags: Iterable[str]) -> tuple[str, ...]:
-        """The names on which a request's response depends: its target and its tags."""
-        return (target_name(scope), *tags)
 
     def put(self, partition: int, key: bytes, stored: Stored, loop: asyncio.AbstractEventLoop) -> bool:
         """Store, and see to it that what expires is freed; whether it was stored."""

@@ -96,7 +96,7 @@ class Caller(Unseen, msgspec.Struct, eq=False):
 
     def stored_names(self) -> tuple[str, ...]:
         """The names of what its response depends on."""
-        return (target_name({"path": self.path, "headers": self.headers}), *self.tags)
+        return (target_name(self.path, self.headers), *self.tags)
 
     def names(self) -> tuple[str, ...]:
         """The names by which its flight is found."""

@@ -36,7 +36,7 @@ def effects(scope: Scope, headers: Headers) -> tuple[tuple[str, ...], tuple[str,
             here = f"{scope.get('scheme') or 'http'}://{(first(scope['headers'], b'host') or b'').decode('latin-1')}"
             path = _same_origin(here, scope["path"], value.decode("latin-1"))
             if path is not None:
-                targets.append(target_name({"path": path, "headers": scope["headers"]}))
+                targets.append(target_name(path, scope["headers"]))
         elif field == b"cache-group-invalidation":
             named.append(value)
     return tuple(targets), groups(named)

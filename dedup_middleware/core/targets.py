@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 from .http import first
 
 if TYPE_CHECKING:
-    from .http import Scope
+    from .http import Headers, Scope
 
 _LONGEST: Final = 256
 """Bytes of a host that tell it from others: no client has the memo keep more."""
 _DEFAULT_PORT: Final = re.compile(r"\.?(?::(?:80|443)?)?$")
 
 
-def target_name(scope: Scope) -> str:
+def target_name(path: str, headers: Headers) -> str:
     """The name by which a target is invalidated: host and path, whatever the query (RFC 9111 s.4.4 allows more)."""
-    host = first(scope["headers"], b"host") or b""
-    return f"{host_name(host)}{scope['path']}"
+    return f"{host_name(first(headers, b'host') or b'')}{path}"
 
 
 def host_name(host: bytes) -> str:
