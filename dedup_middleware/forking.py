@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,6 +24,17 @@ _alive: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyD
 def after_fork(one: T, renew: Callable[[T], None]) -> None:
     """Call `renew` with the object in every child process, in the order in which they were named."""
     _alive[one] = renew
+
+
+class OwnLock:
+    """A `lock` that every child process has anew: the thread that held it stayed behind with the parent."""
+
+    def __init__(self) -> None:
+        self._make()
+        after_fork(self, OwnLock._make)
+
+    def _make(self) -> None:
+        self.lock = threading.Lock()
 
 
 def _in_child() -> None:

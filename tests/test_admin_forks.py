@@ -64,7 +64,7 @@ def test_no_lock_that_the_parent_held_keeps_the_child(tmp_path: Path) -> None:
 
     with ExitStack() as held:
         for part in parts.values():
-            held.enter_context(part._lock)
+            held.enter_context(part._own.lock)
         assert in_child(serve) == 0
     asyncio.run(house.dedup.aclose())
 

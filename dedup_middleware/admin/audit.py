@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from ..forking import after_fork
+from ..forking import OwnLock
 from ..records import COMMON, DROPPED, REFUSED
 from ..telemetry import log
 from .table import Entry, Table
@@ -48,16 +47,12 @@ class Audit:
     def __init__(self, clock: Callable[[], float] = time.time, table: Table | None = None) -> None:
         self._clock = clock
         self._table = table
-        self._lock = threading.Lock()
+        self._own = OwnLock()
         self._rings: dict[str, OrderedDict[_Place, Entry]] = {
             kind: OrderedDict() for kind in (_CHANGED, *COMMON)
         }
         self._minute = 0.0
         self._strangers = 0
-        after_fork(self, Audit._forked)
-
-    def _forked(self) -> None:
-        self._lock = threading.Lock()
 
     def changed(self, who: str, what: str, target: str, result: str) -> None:
         """Somebody changed something."""
@@ -74,7 +69,7 @@ class Audit:
 
     def entries(self) -> list[Entry]:
         """All that are kept, the latest first."""
-        with self._lock:
+        with self._own.lock:
             found = [entry for ring in self._rings.values() for entry in ring.values()]
         return sorted(found, key=lambda entry: entry.at)[::-1]
 
@@ -84,7 +79,7 @@ class Audit:
 
     def _add(self, entry: Entry, *, is_stranger: bool = False) -> None:
         ring = self._rings[entry.what if entry.what in COMMON else _CHANGED]
-        with self._lock:
+        with self._own.lock:
             if is_stranger and _place(entry) not in ring:
                 entry = self._bounded(entry)
             place = _place(entry)

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import secrets
 import struct
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from ..core.checks import is_async
 from ..core.errors import ConfigurationError
-from ..forking import after_fork
+from ..forking import OwnLock, after_fork
 from .problems import Problem
 
 if TYPE_CHECKING:
@@ -111,13 +110,9 @@ class Sessions:
     def __init__(self, token: bytes, clock: Callable[[], float]) -> None:
         self._key = hmac.digest(token, b"dedup-middleware administration session 1", "sha256")
         self._clock = clock
-        self._lock = threading.Lock()
+        self._own = OwnLock()
         self._over: dict[bytes, float] = {}
         self._not_before = 0.0
-        after_fork(self, Sessions._forked)
-
-    def _forked(self) -> None:
-        self._lock = threading.Lock()
 
     def open(self, request: Request) -> tuple[str, str]:
         """A new session: who it is, and the Set-Cookie that makes the browser say so."""
@@ -135,7 +130,7 @@ class Sessions:
         """Sign out: the cookie opens nothing any more. Returns the Set-Cookie that removes it."""
         signed = self._read(request)
         if signed is not None:
-            with self._lock:
+            with self._own.lock:
                 now = self._clock()
                 self._over = {one: end for one, end in self._over.items() if end > now}
                 if len(self._over) >= _MAX_SIGNED_OUT:

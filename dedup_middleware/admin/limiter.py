@@ -5,7 +5,6 @@ Law: a counter costs a dict look-up; when there are too many, the one that is ov
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
-from ..forking import after_fork
+from ..forking import OwnLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +28,8 @@ class BoundedStorage(Storage):
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._clock = clock
-        self._lock = threading.Lock()
+        self._own = OwnLock()
         self._counters: OrderedDict[str, list[Any]] = OrderedDict()
-        after_fork(self, BoundedStorage._forked)
-
-    def _forked(self) -> None:
-        self._lock = threading.Lock()
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -43,7 +38,7 @@ class BoundedStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count, in a new window where the last one is over."""
-        with self._lock:
+        with self._own.lock:
             now = self._clock()
             counter = self._counters.get(key)
             if counter is None or counter[1] <= now:
@@ -69,14 +64,14 @@ class BoundedStorage(Storage):
 
     def reset(self) -> int:
         """Forget all."""
-        with self._lock:
+        with self._own.lock:
             count = len(self._counters)
             self._counters.clear()
             return count
 
     def clear(self, key: str) -> None:
         """Forget one."""
-        with self._lock:
+        with self._own.lock:
             self._counters.pop(key, None)
 
     def __len__(self) -> int:

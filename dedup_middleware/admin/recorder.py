@@ -5,7 +5,6 @@ Law: it hears events in a thread of its own and keeps so many of each; whoever r
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..events import AlertRaised, Event, ExecutionCollapsed, ExecutionCompleted, ResponseInvalidated
-from ..forking import after_fork
+from ..forking import OwnLock, after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +87,7 @@ class Recorder:
     def __init__(self, audit: Audit, clock: Callable[[], float] = time.monotonic) -> None:
         self._audit = audit
         self._clock = clock
-        self._lock = threading.Lock()
+        self._own = OwnLock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._told: deque[Told] = deque(maxlen=_TOLD)
         self._looked = clock() - _PATIENCE
@@ -100,12 +99,11 @@ class Recorder:
 
     def _forked(self) -> None:
         """In a child process: the flights under way are the parent's."""
-        self._lock = threading.Lock()
         self._open.clear()
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
-        with self._lock:
+        with self._own.lock:
             match event:
                 case ExecutionCollapsed():
                     self._followed(event)
@@ -124,14 +122,14 @@ class Recorder:
 
     def since(self, number: int) -> list[Told]:
         """What was told after this number, as far as it is kept."""
-        with self._lock:
+        with self._own.lock:
             self._close_late()
             missed = self.number - number
             return list(self._told)[-missed:] if missed > 0 else []
 
     def recent(self) -> tuple[list[Burst], list[AlertRaised], list[ResponseInvalidated]]:
         """All that is kept, the latest first."""
-        with self._lock:
+        with self._own.lock:
             self._close_late()
             return list(self.bursts)[::-1], list(self.alerts)[::-1], list(self.invalidations)[::-1]
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
-from ..forking import after_fork
+from ..forking import OwnLock
 from ..records import COMMON
 from ..telemetry import parts_log
 
@@ -58,11 +58,7 @@ class Table:
         self._ledger = ledger
         self._process = 0
         self._ended = False
-        self._lock = threading.Lock()
-        after_fork(self, Table._forked)
-
-    def _forked(self) -> None:
-        self._lock = threading.Lock()
+        self._own = OwnLock()
 
     def add(self, entry: Entry) -> None:
         """From any thread, and never for long."""
@@ -103,7 +99,7 @@ class Table:
         return self._thread
 
     def _start(self) -> None:
-        with self._lock:
+        with self._own.lock:
             if self._process == os.getpid():
                 return
             self._waiting: queue.Queue[Entry | None] = queue.Queue()  # `add` bounds it; the end always fits

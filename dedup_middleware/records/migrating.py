@@ -7,14 +7,13 @@ the command that mends it.
 from __future__ import annotations
 
 import importlib
-import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, text
 
 from ..core import masks
+from ..forking import OwnLock
 from . import SchemaError
 from .schema import HEAD, VERSION_TABLE
 
@@ -73,17 +72,9 @@ def migrate(connection: Connection, direction: str, to: str) -> None:
     command: Any = importlib.import_module("alembic.command")
     config = importlib.import_module("alembic.config").Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    with _one.at_a_time:
+    with _alembic.lock:
         getattr(command, direction)(config, to)
 
 
-class _One:
-    """Alembic keeps what it is at in globals: one thread at a time; a fork leaves the parent's turn to the parent."""
-
-    def __init__(self) -> None:
-        self.at_a_time = threading.Lock()
-
-
-_one: Final = _One()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_one.__init__)  # type: ignore[misc] # a new lock
+_alembic: Final = OwnLock()
+"""Alembic keeps what it is at in globals: one thread at a time."""

@@ -6,7 +6,6 @@ none is lost.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -15,7 +14,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from ..core.status import Outcome, Reason
-from ..forking import after_fork
+from ..forking import OwnLock
 from .attributes import place
 from .guard import failed, harmless
 from .held import Held
@@ -201,15 +200,8 @@ _early: Final[list[MeterProvider]] = []
 """The API's stand-in, while it is what engines report to."""
 
 
-class _Making:
-    """Instruments are made by one thread at a time."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-
-_making: Final = _Making()
-after_fork(_making, _Making.__init__)
+_making: Final = OwnLock()
+"""Instruments are made by one thread at a time."""
 
 
 def instruments(version: str, given: MeterProvider | None) -> Instruments:
