@@ -18,7 +18,6 @@ from starlette.responses import StreamingResponse
 from ..records import answers
 from ..telemetry import parts_log
 from . import shapes
-from .api import ledger_of
 from .problems import Problem
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def table(kind: Kind) -> Callable[[Visit, Any], Awaitable[Response]]:
 
 
 async def _ask(visit: Visit, kind: Kind, asked: Any) -> Any:
-    ledger = ledger_of(visit.api.dedup)
+    ledger = visit.api.dedup.ledger
     if ledger is None:
         raise Problem(404, "There is no ledger to read: the engine keeps none without records=.")
     function = getattr(importlib.import_module("dedup_middleware.records.analytics"), kind.name)

@@ -6,9 +6,8 @@ Law: reads are plain looks at the engine; every change goes through the engine's
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..core.rules import Rule
     from ..dedup import Dedup
     from ..inventory import Held, UnderWay
-    from ..records import Ledger
     from .audit import Audit
     from .recorder import Recorder
 
@@ -95,13 +93,10 @@ class Api:
 
     def ready(self) -> tuple[int, shapes.Ready]:
         """Whether store and ledger work."""
-        store = "ok" if self._store_works() else "failing"
+        store: Literal["ok", "failing"] = "ok" if self._store_works() else "failing"
         ledger = self._ledger_state()
         works = store == "ok" and ledger != "failing"
-        told = msgspec.convert(
-            {"status": "ready" if works else "degraded", "store": store, "ledger": ledger}, shapes.Ready
-        )
-        return 200 if works else 503, told
+        return 200 if works else 503, shapes.Ready("ready" if works else "degraded", store, ledger)
 
     def _store_works(self) -> bool:
         try:
@@ -110,8 +105,8 @@ class Api:
             return False
         return True
 
-    def _ledger_state(self) -> str:
-        if ledger_of(self.dedup) is None:
+    def _ledger_state(self) -> Literal["none", "ok", "failing"]:
+        if self.dedup.ledger is None:
             return "none"
         recorder = self.dedup.recorder
         return "ok" if recorder is None or recorder.trouble is None else "failing"
@@ -164,8 +159,3 @@ def _fields(rule: Rule) -> dict[str, Any]:
         name: value if not callable(value) else getattr(value, "__qualname__", type(value).__name__)
         for name, value in asdict(rule).items()
     }
-
-
-def ledger_of(dedup: Dedup) -> Ledger | None:
-    """The engine's ledger, or None."""
-    return dedup.ledger

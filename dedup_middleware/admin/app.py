@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from ..core.errors import ConfigurationError
 from ..dedup import Dedup
-from .api import Api, ledger_of
+from .api import Api
 from .audit import Audit
 from .door import Door
 from .house import VISIT, House
@@ -93,7 +93,7 @@ def admin(
             raise ConfigurationError(f"admin.{kind}_per_minute", number, "a whole number from 1 on")
     from .. import __version__  # noqa: PLC0415 - the package imports this module
 
-    table = table_of(ledger_of(dedup))
+    table = table_of(dedup.ledger)
     audit = Audit(clock, table)
     recorder = Recorder(audit)
     api = Api(dedup, audit, recorder, jaeger)
