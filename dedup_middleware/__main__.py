@@ -7,7 +7,6 @@ exit status 1.
 from __future__ import annotations
 
 import argparse
-import importlib
 import platform
 import sys
 from importlib import metadata
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import fields
 
-from dedup_middleware import __version__
-from dedup_middleware.core.errors import printable
+from . import ConfigurationError, Dedup, Rule, __version__, config
+from .core.errors import printable
+from .records import LedgerError, opening
+from .records.commanding import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import msgspec
 
 #: What each extra of this version brings by itself (a test compares it with pyproject.toml).
 EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -85,12 +84,9 @@ def _add_records(commands: Any) -> None:
 
 
 def _records(direction: str, url: str, to: str) -> int:
-    package = importlib.import_module("dedup_middleware")
-    ledgers = importlib.import_module("dedup_middleware.records")
-    commanding = importlib.import_module("dedup_middleware.records.commanding")
     try:
-        print(commanding.migrate(direction, url, to))
-    except (package.ConfigurationError, ledgers.LedgerError) as error:
+        print(migrate(direction, url, to))
+    except (ConfigurationError, LedgerError) as error:
         print(str(error).removeprefix("Dedup."), file=sys.stderr)
         return 1
     return 0
@@ -121,15 +117,12 @@ def _version(distribution: str) -> str | None:
 
 def _check(file: Path) -> int:
     """A ledger is not opened: whoever checks a configuration is not always who may make its file."""
-    package = importlib.import_module("dedup_middleware")
-    config = importlib.import_module("dedup_middleware.config")
-    opening = importlib.import_module("dedup_middleware.records.opening")
     try:
         settings = config.load(file)
         if "records" in settings:
             settings["records"] = opening.unopened(settings["records"], settings.get("secret"))
-        dedup = package.Dedup(**settings)
-    except (package.ConfigurationError, OSError, UnicodeDecodeError) as error:
+        dedup = Dedup(**settings)
+    except (ConfigurationError, OSError, UnicodeDecodeError) as error:
         print(_sentence(file, error), file=sys.stderr)
         return 1
     rules = [*dedup.rules, dedup.default]
@@ -148,7 +141,7 @@ def _sentence(file: Path, error: Exception) -> str:
     return sentence if name in sentence else f"{name}: {sentence}"
 
 
-def _print_table(rules: Sequence[msgspec.Struct]) -> None:
+def _print_table(rules: Sequence[Rule]) -> None:
     """One line a rule, the last one the default; a field that no rule sets has no column."""
     columns = [
         field.name
@@ -158,7 +151,7 @@ def _print_table(rules: Sequence[msgspec.Struct]) -> None:
     ]
     lines = [["rule", *columns]]
     for number, rule in enumerate(rules, 1):
-        name = "default" if number == len(rules) else getattr(rule, "name", None) or str(number)
+        name = "default" if number == len(rules) else rule.name or str(number)
         values = {column: getattr(rule, column) for column in columns}
         # An empty vary says something (nothing more); the other empty lists say nothing.
         cells = [
