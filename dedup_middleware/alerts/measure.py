@@ -149,11 +149,7 @@ class Fingerprints:
                 for (rule, key), number in self._totals.items()
                 if alert.rule in (None, rule)
             ]
-        if not counted:
-            return Found(0.0)
-        number, rule, key = max(counted)
-        others = sum(alert.is_passed(one[0]) for one in counted) - alert.is_passed(number)
-        return Found(float(number), rule, key, others)
+        return _worst(alert, counted)
 
     def _expire(self, at: float) -> None:
         while self._slices and self._slices[0][0] <= at - self._slice * SLICES:
@@ -196,8 +192,13 @@ def _oldest(alert: Alert, flights: Sequence[UnderWay]) -> Found:
         for one in flights
         if not one.landed and alert.rule in (None, one.rule)
     ]
-    if not ages:
+    return _worst(alert, ages)
+
+
+def _worst(alert: Alert, measured: Sequence[tuple[float, str, str]]) -> Found:
+    """The largest of values with their rules and fingerprints, and how many others are above the threshold too."""
+    if not measured:
         return Found(0.0)
-    seconds, rule, key = max(ages)
-    others = sum(alert.is_passed(one[0]) for one in ages) - alert.is_passed(seconds)
-    return Found(seconds, rule, key, others)
+    value, rule, key = max(measured)
+    others = sum(alert.is_passed(one[0]) for one in measured) - alert.is_passed(value)
+    return Found(float(value), rule, key, others)
