@@ -118,7 +118,7 @@ async def serve_another(exchange: Exchange) -> Ask | None:
         if asked_for_a_part and (status not in (200, 206) or _varies_by_range(one.stored)):
             continue  # what became of a Range, and of no other request
         if status != 206 or (of_a_part and part(scope, one.stored, now, None) is not None):
-            found.append(one)
+            found.append(one._replace(verdict=FRESH))  # this request's answer would not renew it
         elif why is MISS:
             why = PARTIAL
     best = max(found, key=lambda one: one.stored.recency, default=own)

@@ -19,6 +19,7 @@ from .kit import FakeClock, VirtualTime, chunk, get, head, no_task_for_flights, 
 from .telemetry_kit import Metrics, Seen, context
 
 MakeDedup = Callable[..., Dedup]
+Pairs = list[tuple[bytes, bytes]]
 
 ORIGIN = Rule("/x", ttl="origin", vary="origin")
 SHARED = Rule.shared_cache("/x")
@@ -401,6 +402,35 @@ async def test_a_hit_in_the_last_seconds_starts_one_background_forward_and_is_a_
     fresh = await site.get()
     assert (fresh.body, status_of(fresh)) == (b"two", "dedup; hit; ttl=5")
     assert (site.said("hit"), site.origin.runs) == (102, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "own", "other"),
+    [
+        (ok(cache_control="public, max-age=10"), [(b"authorization", b"Bearer alice")], []),
+        (
+            (206, {"cache-control": "max-age=10", "content-range": "bytes 2-5/10", "etag": '"a"'}, b"2345"),
+            [(b"range", b"bytes=2-5")],
+            [(b"range", b"bytes=3-4")],
+        ),
+    ],
+    ids=["for all", "a part"],
+)
+async def test_nobody_renews_what_is_stored_for_a_request_other_than_its_own(
+    first: Answer, own: Pairs, other: Pairs, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # It would run as it was asked for last, and its answer would lie under the key of what was asked for at first.
+    site = Site(make_dedup, clock, AHEAD[2], first)
+    await site.get(headers=own)
+    site.advance(8)
+
+    answered = await site.get(headers=other)
+    await settle()
+    assert (status_of(answered), site.origin.runs) == ("dedup; hit; ttl=2", 1)
+
+    await site.get(headers=own)
+    await settle()
+    assert [request.get(own[0][0]) for request in site.origin.requests] == [own[0][1]] * 2
 
 
 async def test_a_popular_response_never_misses(make_dedup: MakeDedup, clock: FakeClock) -> None:
