@@ -13,7 +13,7 @@ from .core.effects import groups, origin_of
 from .core.names import PERSONAL_FIELDS
 from .core.settle import MOST_FIELDS, Keep, Pass, Settlement, ShareOnly, settle
 from .core.variants import hidden_in, told_apart
-from .keeping import settled_by, update_by_head
+from .keeping import forget_beside, settled_by, update_by_head
 from .scopes import copy_back, session_content, session_was_read
 from .settled import Settled
 
@@ -106,6 +106,8 @@ def _settle(forward: Forward, head: Answer) -> Settlement:
     settlement = settled_by(dedup, plan, method, head, scope, seen, dedup.clock() - flight.opened_at)
     if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
         update_by_head(dedup, plan, scope, head, flight, seen, forward.shown)
+    elif not isinstance(settlement, Keep) and head.status < 500:
+        forget_beside(dedup, plan, forward.base, seen, dedup.clock())
     return settlement
 
 

@@ -196,9 +196,10 @@ def update_by_head(
     if answer.status != 200 or not isinstance(key, bytes):
         return
     names = dedup.variants.get(key) or _NONE
+    now = dedup.clock()
+    forget_beside(dedup, plan, key, seen, now)
     if names:
         key = reader.variant(key, names, seen)
-    now = dedup.clock()
     stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
     if not isinstance(stored, StoredResponse):
         return
@@ -249,3 +250,13 @@ def update_by_head(
         dedup.flights.depends(flight, named, origin_of(scope))
         if flight.current:
             dedup.put(plan.ordinal, key, renewed, flight.loop)
+
+
+def forget_beside(dedup: Dedup, plan: Consider, key: bytes, seen: Headers, now: float) -> None:
+    """Drop each whole beside a key's own: the app has been asked, and what it said is more recent."""
+    for other, _ in dedup.keeper.beside.get(key) or ():
+        names = dedup.variants.get(other)
+        variant = plan.fingerprints.variant(other, names, seen) if names else other
+        whole = dedup.keeper.find(plan.ordinal, variant, now, stale=False)
+        if isinstance(whole, StoredResponse) and whole.head.status == 200:
+            dedup.keeper.take_back(plan.ordinal, variant, whole)

@@ -760,6 +760,25 @@ async def test_an_older_whole_answers_nobody_once_a_range_has_brought_a_more_rec
     assert (site.origin.runs, site.said("hit")) == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("HEAD", {"etag": '"b"'}),
+        ("HEAD", {"etag": '"a"', "cache_control": "no-store"}),
+        ("GET", {"etag": '"b"', "cache_control": "no-store"}),
+    ],
+)
+async def test_the_whole_that_a_range_has_brought_answers_nobody_once_another_was_told_something_else(
+    method: str, said: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.5; what is not stored shows all the same that what is stored is out of date
+    site = Site(make_dedup, clock, SHARED, OLD_WHOLE, dated(0, 200, b"", **said), NEW_WHOLE)
+    await site.get(headers=FIRST_PART)
+    await site.get(method=method, headers=says("no-cache"))
+
+    assert [(await site.get()).body for _ in range(2)] == [b"B" * 10] * 2
+
+
 async def test_the_whole_that_a_range_has_brought_is_not_asked_for_again(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
