@@ -27,7 +27,7 @@ MOST_BESIDE: Final = 4
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from .core.decide import Consider
     from .core.http import Headers
@@ -197,22 +197,14 @@ def update_by_head(
         return
     names = dedup.variants.get(key) or _NONE
     now = dedup.clock()
-    forget_beside(dedup, plan, key, seen, now)
+    forget_beside(dedup, plan, key, seen, lambda whole: not _agrees(whole, answer))
     if names:
         key = reader.variant(key, names, seen)
     stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
     if not isinstance(stored, StoredResponse):
         return
-    length = (first(answer.headers, b"content-length") or b"").strip(b" \t")
     # Where a HEAD is told 200, a stored error or redirect is out of date.
-    if stored.head.status != 200 or not agrees(
-        stored.given_etag,
-        stored.last_modified,
-        len(stored.body),
-        answer.etag,
-        answer.last_modified,
-        int(length[:20]) if length.isdigit() else None,  # more digits no body has
-    ):
+    if stored.head.status != 200 or not _agrees(stored, answer):
         dedup.keeper.take_back(plan.ordinal, key, stored)
         return
     merged = read_answer(stored.head.status, updated(stored, answer.headers), "GET")
@@ -252,11 +244,35 @@ def update_by_head(
             dedup.put(plan.ordinal, key, renewed, flight.loop)
 
 
-def forget_beside(dedup: Dedup, plan: Consider, key: bytes, seen: Headers, now: float) -> None:
-    """Drop each whole beside a key's own: the app has been asked, and what it said is more recent."""
-    for other, _ in dedup.keeper.beside.get(key) or ():
+def _agrees(stored: StoredResponse, answer: Answer) -> bool:
+    """Whether a HEAD's 200 describes a stored response."""
+    length = (first(answer.headers, b"content-length") or b"").strip(b" \t")
+    return agrees(
+        stored.given_etag,
+        stored.last_modified,
+        len(stored.body),
+        answer.etag,
+        answer.last_modified,
+        int(length[:20]) if length.isdigit() else None,  # more digits no body has
+    )
+
+
+def forget_beside(
+    dedup: Dedup, plan: Consider, key: bytes, seen: Headers, outdated: Callable[[StoredResponse], bool]
+) -> None:
+    """What is `outdated` of the wholes beside a key's own answers for it no more: the app has just told it otherwise.
+
+    It stays where it is, for those whom the app has told nothing else.
+    """
+    there = dedup.keeper.beside.get(key)
+    if not there:
+        return
+    now = dedup.clock()
+
+    def is_kept(other: bytes) -> bool:
         names = dedup.variants.get(other)
         variant = plan.fingerprints.variant(other, names, seen) if names else other
-        whole = dedup.keeper.find(plan.ordinal, variant, now, stale=False)
-        if isinstance(whole, StoredResponse) and whole.head.status == 200:
-            dedup.keeper.take_back(plan.ordinal, variant, whole)
+        stored = dedup.keeper.find(plan.ordinal, variant, now, stale=False)
+        return not isinstance(stored, StoredResponse) or stored.head.status != 200 or not outdated(stored)
+
+    dedup.keeper.beside.put(key, tuple(pair for pair in there if is_kept(pair[0])))
