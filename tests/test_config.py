@@ -131,6 +131,7 @@ def test_a_file_says_all_that_an_http_cache_may_do(toml: Callable[[str], Path]) 
         heuristic_freshness = true
         share_cookies = true
         ignore_language_order = true
+        ignore_field_spelling = true
         invalidate_on_error = false
         add_etag = true
         ttl_jitter = 0.1
@@ -153,6 +154,7 @@ def test_a_file_says_all_that_an_http_cache_may_do(toml: Callable[[str], Path]) 
         heuristic_freshness=True,
         share_cookies=True,
         ignore_language_order=True,
+        ignore_field_spelling=True,
         invalidate_on_error=False,
         add_etag=True,
         ttl_jitter=0.1,

@@ -1052,6 +1052,31 @@ async def test_languages_of_one_weight_in_another_order_are_one_variant_where_th
     assert site.origin.runs == runs + 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "name", "runs"),
+    [
+        (SHARED, b"x-colours", 1),
+        (Rule("/x", ttl="origin", vary="origin", ignore_field_spelling=True), b"x-colours", 1),
+        (Rule.shared_cache("/x", ignore_field_spelling=False), b"x-colours", 3),
+        (ORIGIN, b"x-colours", 3),
+        (SHARED, b"user-agent", 3),
+    ],
+)
+async def test_a_field_of_unknown_grammar_is_one_however_it_is_spelled_where_the_rule_says_so(
+    rule: Rule, name: bytes, runs: int, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.1; what is known to be no list never is one (RFC 9110 s.5.5)
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=60", vary=name.decode()))
+
+    await site.get(headers=[(name, b"red, blue")])
+    await site.get(headers=[(name, b"red,blue")])
+    await site.get(headers=[(name, b"red"), (name, b"blue")])
+    assert site.origin.runs == runs
+
+    await site.get(headers=[(name, b"blue, red")])
+    assert site.origin.runs == runs + 1
+
+
 # -- an entity tag of ours -------------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,7 @@ WRONG: list[tuple[str, Any]] = [
     *each("targeted_cache_control", 1, 0, None, "true", [], True),
     *each("share_cookies", 1, 0, None, "true", [], True),
     *each("ignore_language_order", 1, 0, None, "true", [], True),
+    *each("ignore_field_spelling", 1, 0, None, "true", [], True),
     *each("add_etag", 1, 0, None, "true", [], True),
     *each("cache_status_key", 1, 0, None, "true", []),
 ]
@@ -264,6 +265,7 @@ ONLY_WHERE_THE_APP_SAYS_HOW_LONG: list[tuple[str, Any]] = [
     ("targeted_cache_control", True),
     ("share_cookies", True),
     ("ignore_language_order", True),
+    ("ignore_field_spelling", True),
     ("identity", "origin"),
 ]
 
@@ -381,7 +383,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (rule.stale_while_revalidate, rule.stale_if_error, rule.refresh_ahead) == (0.0, 0.0, 0.0)
     assert (rule.ttl_jitter, rule.honor_request_directives, rule.heuristic_freshness) == (0.0, False, False)
     assert (rule.targeted_cache_control, rule.share_cookies) == (False, False)
-    assert (rule.ignore_language_order, rule.invalidate_on_error) == (False, True)
+    assert (rule.ignore_language_order, rule.ignore_field_spelling) == (False, False)
+    assert rule.invalidate_on_error is True
     assert (rule.add_etag, rule.cache_status_key) == (False, False)
     assert Rule(invalidates=["a"]).methods == ("POST", "PUT", "PATCH", "DELETE")
 
@@ -395,6 +398,7 @@ PRESET: dict[str, Any] = {
     "targeted_cache_control": True,
     "share_cookies": True,
     "ignore_language_order": True,
+    "ignore_field_spelling": True,
     "invalidate_on_error": False,
     "stale_if_error": 86_400.0,
 }

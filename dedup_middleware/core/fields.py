@@ -45,6 +45,11 @@ _LISTS: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection expect prefer te".split()
 )
 """Request fields whose syntax is a list (RFC 9110, RFC 9111 s.5.2, RFC 7240 s.2), as far as a Vary may name them."""
+_SINGLE: Final = frozenset(
+    b"authorization cookie date from host if-modified-since if-range if-unmodified-since max-forwards origin "
+    b"proxy-authorization range referer user-agent".split()
+)
+"""Request fields whose syntax is no list (RFC 9110 s.5.5, RFC 6265 s.4.2.1, RFC 6454 s.7)."""
 
 _NUMERIC: Final = frozenset(
     b"max-age s-maxage stale-while-revalidate stale-if-error max-stale min-fresh".split()
@@ -243,15 +248,18 @@ def _epoch(year: int, month: str, day: int, clock: list[str]) -> int | None:
     return int(moment.timestamp()) + leap
 
 
-def normal(name: bytes, lines: list[bytes], any_order: bool = False) -> list[bytes]:
+def normal(
+    name: bytes, lines: list[bytes], *, any_order: bool = False, unknown_as_list: bool = False
+) -> list[bytes]:
     """A request field's lines in the form in which variants are compared (RFC 9111 s.4.1).
 
-    Lines of a list are joined and blanks around its commas left out, but not where a quoted string may hold one; what
-    is no known list stays as it came, for there they may mean something. Languages are in lower case, by falling
-    weight; those of one weight as they came, or in `any_order`, on which nobody can rely (RFC 9110 s.12.5.4). No line
-    is told from an empty one.
+    Lines of a list are joined and blanks around its commas left out, but not where a quoted string may hold one. What
+    is no known list stays as it came, for there they may mean something, or counts as one (`unknown_as_list`), as any
+    field may be joined (RFC 9110 s.5.3). Languages are in lower case, by falling weight; those of one weight as they
+    came, or in `any_order`, on which nobody can rely (s.12.5.4). No line is told from an empty one.
     """
-    if name not in _LISTS or not lines:
+    is_list = name in _LISTS or (unknown_as_list and name not in _SINGLE)
+    if not is_list or not lines:
         return lines
     value = b",".join(lines)
     if b'"' in value:

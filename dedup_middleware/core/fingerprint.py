@@ -287,10 +287,17 @@ class Fingerprinter:
     def variant(self, key: bytes, names: frozenset[bytes], headers: Headers) -> bytes:
         """The key of one variant: the base key and every line of the fields that Vary named (RFC 9111 s.4.1)."""
         lines: list[Any] = [key]
-        any_order = self.rule.ignore_language_order
+        rule, trusting = self.rule, self.reading.trusting
         for name in sorted(names):
             said = [value for field, value in headers if field.lower() == name]
-            lines += (name, fields.normal(name, said, any_order) if self.reading.trusting else said)
+            if trusting:
+                said = fields.normal(
+                    name,
+                    said,
+                    any_order=rule.ignore_language_order,
+                    unknown_as_list=rule.ignore_field_spelling,
+                )
+            lines += (name, said)
         return self._hash(canonical.encode(lines))
 
 

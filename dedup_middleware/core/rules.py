@@ -72,6 +72,7 @@ class Rule(_Path, frozen=True, kw_only=True):
     targeted_cache_control: bool = False
     share_cookies: bool = False
     ignore_language_order: bool = False
+    ignore_field_spelling: bool = False
     add_etag: bool = False
     cache_status_key: bool = False
 
@@ -231,6 +232,7 @@ _BY_ORIGIN: Final = (
     "targeted_cache_control",
     "share_cookies",
     "ignore_language_order",
+    "ignore_field_spelling",
 )
 _STORING: Final = (
     "stale_while_revalidate",
@@ -258,6 +260,7 @@ SHARED_CACHE: Final[Mapping[str, Any]] = {
     "targeted_cache_control": True,
     "share_cookies": True,
     "ignore_language_order": True,
+    "ignore_field_spelling": True,
     "invalidate_on_error": False,
     "stale_if_error": "1d",
 }

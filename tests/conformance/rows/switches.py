@@ -90,6 +90,15 @@ SWITCHES = [
         [app(("accept-language", "en, de")), app(("accept-language", "de, en"))],
     ),
     *switch(
+        "ignore_field_spelling",
+        "9111 4.1",
+        "a field of unknown grammar is one however it is spelled",
+        (True, False),
+        ok(None, *varies("Foo")),
+        [app(("foo", "1, 2")), store(("foo", "1"), ("foo", "2"), of=2), store(("foo", " 1 ,2"), of=2)],
+        [app(("foo", "1, 2")), app(("foo", "1"), ("foo", "2")), app(("foo", "1,2"))],
+    ),
+    *switch(
         "invalidate_on_error",
         "9111 4.4",
         "a write that is told 503 leaves what is stored",
