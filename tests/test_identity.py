@@ -681,6 +681,24 @@ WRITTEN: list[tuple[bytes, bytes, bytes]] = [
 ]
 
 
+RUN_TOGETHER = (
+    b"x-userid userid x-tenantid x-orgid x-accountids sessionid accesstoken x-idtoken x-customer-id x-member-id "
+    b"x-employee_id x-guest-id"
+).split()
+
+
+@pytest.mark.parametrize("name", RUN_TOGETHER)
+async def test_who_is_named_by_words_run_together_never_gets_anothers_answer(
+    make_dedup: Make, name: bytes
+) -> None:
+    fields = [(b"cache-control", b"max-age=60")]
+    app = GatedApp(lambda scope, _: (200, fields, dict(scope["headers"]).get(name, b"nobody")), opened=True)
+    for rule in (Rule(ttl="origin", vary="origin"), Rule.shared_cache()):
+        shared = DedupMiddleware(app, dedup=make_dedup(default=rule))
+        for who in (b"alice", b"bob"):
+            assert (await get(shared, headers=[(name, who)])).body in (who, b"nobody")
+
+
 @pytest.mark.parametrize(("name", "one", "other"), WRITTEN)
 @pytest.mark.parametrize("identity", ["separate", "credentials", ["cookie:sid"], "origin", "shared"])
 async def test_who_is_told_apart_by_a_field_with_underscores_never_gets_anothers_answer(

@@ -164,16 +164,18 @@ def is_credential(name: str) -> bool:
 def _is_credential(name: str) -> bool:
     text = name.encode("latin-1", "replace")
     # Apache's SSL_CLIENT_S_DN is one, too, and some servers read every underscore as a hyphen.
-    if text.replace(b"_", b"-") in _CREDENTIALS or text == b"sec-token-binding":
+    listed = text.replace(b"_", b"-")
+    if listed in _CREDENTIALS or listed.removesuffix(b"-id") in _CREDENTIALS or text == b"sec-token-binding":
         return True
     if text in (b"user-agent", b"idempotency-key") or text in ADDRESS_FIELDS or text.startswith(b"sec-"):
         return False
-    return any(
-        word in _CREDENTIAL_WORDS
-        or (word.endswith(b"s") and word[:-1] in _CREDENTIAL_WORDS)
-        or word == b"identities"
-        for word in _WORD_BREAK.split(text)
-    )
+    return any(map(_says_who, _WORD_BREAK.split(text)))
+
+
+def _says_who(word: bytes) -> bool:
+    """Whether a word of a field's name makes it a credential: tokens, userid and accesstoken too."""
+    one = b"identity" if word == b"identities" else word.removesuffix(b"s")
+    return not _CREDENTIAL_WORDS.isdisjoint((word, one, one.removesuffix(b"id"))) or one.endswith(b"token")
 
 
 def is_secret(name: str) -> bool:
