@@ -78,7 +78,9 @@ OVERRIDES: Final = frozenset(
     b"x-http-host-override x-host-override host-override x-url-scheme x-script-name x-proxy-host front-end-https "
     b"x-original-path x-original-method x-forwarded-url x-forwarded-method x-forwarded-https x-override-url "
     b"x-method x-scheme x-base-url x-real-host x-backend-host x-arr-ssl x-envoy-original-path "
-    b"x-envoy-original-host x-arr-original-host cloudfront-forwarded-proto x-request-uri".split()
+    b"x-envoy-original-host x-arr-original-host cloudfront-forwarded-proto x-request-uri x-forwarded-host-original "
+    b"x-gateway-host x-remote-host forwarded-host proxy-host request-uri base-url x-original-port x-port "
+    b"x-appengine-https x-client-scheme x-edge-scheme fastly-ssl cf-visitor x-replaced-path x-custom-url".split()
 )
 """Fields by which an app may be told another host, scheme, path or method: keyed even under `vary="origin"`."""
 
