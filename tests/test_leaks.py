@@ -373,8 +373,9 @@ THERE_OR_NOT: dict[str, Pair] = {
 
 OPENED = {
     "ignore": {"query: what tells a campaign"},
+    "shared http cache": {"a field: one line or two"},  # ignore_field_spelling (RFC 9111 s.4.1)
 }
-"""What a shape's oath opens, and nothing more."""
+"""What a shape's oath or switch opens, and nothing more."""
 
 
 @every_shape
