@@ -22,6 +22,7 @@ from sqlalchemy import Connection, inspect
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware
 from dedup_middleware.__main__ import main as command_line
 from dedup_middleware.core.status import OUTCOMES
+from dedup_middleware.events import ResponseStored
 from dedup_middleware.records import Execution, LedgerError, analytics, answers, open_ledger, schema
 from dedup_middleware.records.commanding import migrate
 from dedup_middleware.records.gathering import Gathering
@@ -124,7 +125,7 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
     dedup = DedupMiddleware(GatedApp(), config=file).dedup
 
     assert dedup.recorder is not None
-    assert dedup.recorder._detail == {"tags"}
+    assert ResponseStored in dedup.recorder._subscription._kinds
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,11 @@ class Engine(Delivering, Protocol):
 
 
 class Watch:
-    """Evaluates the alerts of one engine, every `interval` seconds or when it is told to `tick`."""
+    """Evaluates the alerts of one engine, every `INTERVAL` seconds or when it is told to `tick`."""
 
-    def __init__(
-        self, engine: Engine, alerts: Sequence[Alert], version: str, interval: float | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, alerts: Sequence[Alert], version: str) -> None:
         self.alerts = tuple(alerts)
         self._engine = engine
-        self._interval = INTERVAL if interval is None else interval
         self._delivery = Delivery(engine, self.alerts, version)
         self._lock = threading.Lock()
         self._last_evicted = 0
@@ -93,7 +90,7 @@ class Watch:
                 self._stop = threading.Event()
                 threading.Thread(
                     target=_run,
-                    args=(weakref.ref(self), self._stop, self._interval),
+                    args=(weakref.ref(self), self._stop, INTERVAL),
                     name="dedup-alerts",
                     daemon=True,
                 ).start()

@@ -18,7 +18,6 @@ import msgspec
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
 
     from ..events import AlertRaised
 
@@ -52,11 +51,10 @@ def signature(key: bytes, number: str, timestamp: int, content: bytes) -> str:
 class Webhook:
     """One receiver."""
 
-    def __init__(self, url: str, key: bytes, version: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, key: bytes, version: str) -> None:
         self._url = url
         self._key = key
         self._version = version
-        self._clock = clock
 
     def __call__(self, event: AlertRaised, closing: threading.Event) -> None:
         """Deliver, or raise `WebhookError` when all tries have failed or the watch closes."""
@@ -72,7 +70,7 @@ class Webhook:
         """What went wrong, and whether another try may help."""
         from urllib import error, request  # noqa: PLC0415 - nobody loads a client who has no webhook
 
-        timestamp = int(self._clock())
+        timestamp = int(time.time())
         headers = {
             "content-type": "application/json",
             "user-agent": f"dedup-middleware/{self._version}",

@@ -66,22 +66,11 @@ class Recorder:
     sentence what is wrong now, or is None.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        ledger: Ledger,
-        *,
-        detail: frozenset[str] = frozenset(),
-        now: Callable[[], float] = time.time,
-        every: float = EVERY,
-        patience: float = PATIENCE,
-    ) -> None:
+    def __init__(self, source: Source, ledger: Ledger, *, detail: frozenset[str]) -> None:
         self.ledger = ledger
         self._source = source
-        self._detail = detail
-        self._now = now
-        self._every = every
-        self._patience = patience
+        self._every = EVERY
+        self._patience = PATIENCE
         self._begin_anew()
         source.recording = True
         kinds: list[type[Event]] = [ExecutionCompleted, ExecutionCollapsed, ResponseServed, _Flush]
@@ -147,7 +136,7 @@ class Recorder:
         """Write what happened until now; True when it is written, False where the ledger fails."""
         done: Future[bool] = Future()
         self.start()
-        self._subscription.put(_Flush(at=self._now(), done=done))
+        self._subscription.put(_Flush(at=time.time(), done=done))
         return done
 
     async def settle(self) -> bool:
@@ -218,7 +207,7 @@ class Recorder:
     def collect(self) -> None:
         """Take note of what was only counted."""
         with self._lock:
-            self._collecting.collect(self._gathering, int(self._now() // 60 * 60))
+            self._collecting.collect(self._gathering, int(time.time() // 60 * 60))
 
     async def _write_on(self, run: Run) -> None:
         pause = self._every
@@ -234,14 +223,14 @@ class Recorder:
             pause = self._every if written else min(self._patience, pause * 2)
             if written and time.monotonic() - trimmed >= TRIMMING:
                 trimmed = time.monotonic()
-                await self._writing.trim(self._now, lambda: run.closing or bool(self._waiting))
+                await self._writing.trim(lambda: run.closing or bool(self._waiting))
             if not self._waiting:
                 await run.pause(pause)
 
     def _take(self, writer: str, number: int) -> list[Chunk]:
         self.collect()
         with self._lock:
-            return self._gathering.take(writer, number, self._now())
+            return self._gathering.take(writer, number, time.time())
 
     def _warn(self, what: str, said: str) -> None:
         self._source.telemetry.warn(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
 from . import Ledger, RowRefusedError, SchemaError
@@ -72,10 +73,10 @@ class Writing:
             self.refused += chunk.size
             self.failed("take", error)
 
-    async def trim(self, now: Callable[[], float], stop: Callable[[], bool]) -> None:
+    async def trim(self, stop: Callable[[], bool]) -> None:
         """Drop what is too old or too much, in portions, until nothing is or somebody says stop."""
         try:
-            while await self._ledger.trim(now()):
+            while await self._ledger.trim(time.time()):
                 await asyncio.sleep(_BETWEEN)
                 if stop():
                     break
