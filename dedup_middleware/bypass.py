@@ -16,6 +16,8 @@ from .core.targets import target_name
 from .serving import refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .core.http import Headers
@@ -46,10 +48,17 @@ async def bypass(
     tracer = telemetry.tracer(dedup.clock())
     if tracer is not None:
         await _traced(dedup, app, plan, reason, scope, receive, send, tracer, span)
-    elif isinstance(plan, Bypass) and plan.unsafe:
-        await write(dedup, app, plan, scope, receive, send)
     else:
-        await app(scope, receive, send)
+        await _answer(dedup, app, plan, scope, receive, send)
+
+
+def _answer(
+    dedup: Dedup, app: ASGIApp, plan: Bypass | Consider, scope: Scope, receive: Receive, send: Send
+) -> Awaitable[None]:
+    """The app's call, with what a write invalidates around it."""
+    if isinstance(plan, Bypass) and plan.unsafe:
+        return write(dedup, app, plan, scope, receive, send)
+    return app(scope, receive, send)
 
 
 async def _traced(
@@ -76,10 +85,7 @@ async def _traced(
         await send(message)
 
     try:
-        if isinstance(plan, Bypass) and plan.unsafe:
-            await write(dedup, app, plan, scope, receive, send_and_note)
-        else:
-            await app(scope, receive, send_and_note)
+        await _answer(dedup, app, plan, scope, receive, send_and_note)
     except BaseException as failure:
         error = type(failure).__qualname__
         raise
