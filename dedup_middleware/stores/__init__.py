@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterable
 
     from ..core.http import Stored
@@ -21,7 +20,6 @@ class Store(Protocol):
     any thread.
     """
 
-    lock: threading.RLock
     stored: int
     evicted: int
     expired: int

@@ -57,15 +57,9 @@ class MemoryStore:
         self._partitions: dict[int, _Partition] = {}
         self._by_name: dict[str, set[bytes]] = {}
         self._ending: dict[float, set[bytes]] = {}
-        self._bytes = 0
-        self.responses = 0
-        """How many there are."""
+        self.size = self.responses = 0
+        """What the stored responses are charged for, and how many there are."""
         self.stored = self.evicted = self.expired = self.invalidated = 0
-
-    @property
-    def size(self) -> int:
-        """What the stored responses are charged for."""
-        return self._bytes
 
     def get(self, partition: int, key: bytes, now: float) -> Stored | None:  # noqa: ARG002 - the contract's: see above
         """The response under this key if it is fresh."""
@@ -107,13 +101,13 @@ class MemoryStore:
                 self._drop(key, there)
             while len(responses) >= responses.max_responses or responses.bytes + size > responses.max_bytes:
                 self._evict(responses)
-            while self._bytes + size > self._max_bytes:
+            while self.size + size > self._max_bytes:
                 # The rule that holds most gives way, so that a busy one cannot push out all others.
                 self._evict(max(self._partitions.values(), key=lambda one: one.bytes))
             responses[key] = self._live[key] = stored
             stored.partition = partition
             responses.bytes += size
-            self._bytes += size
+            self.size += size
             self.responses += 1
             self.stored += 1
             for name in stored.names:
@@ -174,7 +168,7 @@ class MemoryStore:
             self._live.clear()
             self._by_name.clear()
             self._ending.clear()
-            self._bytes = self.responses = 0
+            self.size = self.responses = 0
             self.invalidated += dropped
         return dropped
 
@@ -213,7 +207,7 @@ class MemoryStore:
         del self._live[key]
         size = stored.size
         responses.bytes -= size
-        self._bytes -= size
+        self.size -= size
         self.responses -= 1
         for name in stored.names:
             _take_out(self._by_name, name, key)

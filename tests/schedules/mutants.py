@@ -291,7 +291,7 @@ def stored_responses_never_expire() -> list[Patch]:
 
 
 def the_store_forgets_to_count_down() -> list[Patch]:
-    return [_text(MemoryStore, "_forget", "self._bytes -= size", "pass")]
+    return [_text(MemoryStore, "_forget", "self.size -= size", "pass")]
 
 
 # -- functions, nesting, counting ---------------------------------------------------------------------------------
