@@ -81,7 +81,7 @@ class House:
                     raise refusal(self.door)
                 asked = await asked_for(operation, request)
                 if operation.name == _SIGN_IN:  # while its body came, others from there may have guessed
-                    self._hear(request, "failures")
+                    self._refuse_blocked(request, "failures")
                 elif operation.changes:
                     self._count_change(visit.who)
                 given = operation.run(visit, asked)
@@ -157,12 +157,12 @@ class House:
         if path == _LIVE:  # who restarts what does not answer must always hear that it does
             return
         if request.method == "POST":
-            self._hear(request, "failures")
+            self._refuse_blocked(request, "failures")
         elif wait := self.limiter.hit("strangers", address_of(request.scope.get("client"))):
             raise too_many(wait)
 
-    def _hear(self, request: Request, *kinds: str) -> None:
-        """Past a bound nothing of an address is looked at any more."""
+    def _refuse_blocked(self, request: Request, *kinds: str) -> None:
+        """Past a bound, nothing that comes from an address is looked at any more."""
         address = address_of(request.scope.get("client"))
         for kind in kinds:
             if wait := self.limiter.blocked(kind, address):
@@ -170,9 +170,9 @@ class House:
 
     async def _known(self, request: Request) -> str:
         """Who it is; refusals are counted."""
-        self._hear(request, "failures", "strangers")
+        self._refuse_blocked(request, "failures", "strangers")
         who = await self.door.who(request)
-        self._hear(request, "failures", "strangers")  # others may have guessed while a function was asked
+        self._refuse_blocked(request, "failures", "strangers")  # others may have guessed while a function was asked
         if who is None:
             kind = "failures" if "authorization" in request.headers else "strangers"
             self.limiter.hit(kind, address_of(request.scope.get("client")))
