@@ -22,7 +22,7 @@ from .status import Reason
 from .unseen import Unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _BAD_RAW_PATH = re.compile(
     rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
@@ -96,7 +96,7 @@ class RuleBook:
         rules: Sequence[Rule],
         default: Rule,
         hasher: Hasher,
-        own_states: Sequence[object],
+        own_states: Sequence[Mapping[str, Any]],
         edition: int = 0,
         complete: Callable[[Consider, str], Consider] | None = None,
     ) -> None:
@@ -105,7 +105,7 @@ class RuleBook:
         self.labels = (*(rule.label for rule in rules), default.name or "default")
         seen = Seen()
         self._readers = [
-            Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)  # type: ignore[arg-type] # dicts, known at run time
+            Fingerprinter(rule, ordinal, hasher, own_states, edition, seen)
             for ordinal, rule in enumerate(self.rules)
         ]
         self._kinds: dict[tuple[int, str], Consider] = {}
