@@ -47,8 +47,8 @@ class Server:
     async def reset(self) -> None:
         await self.ask("POST", "reset", dict)
 
-    async def ask(self, method: str, name: str, kind: type[T], body: bytes = b"") -> T:
-        reply = await self.client.request(method, PREFIX + name, body=body)
+    async def ask(self, method: str, name: str, kind: type[T]) -> T:
+        reply = await self.client.request(method, PREFIX + name)
         return msgspec.json.decode(reply.body, type=kind)
 
 
