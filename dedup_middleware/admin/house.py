@@ -172,9 +172,8 @@ class House:
         """Who it is; refusals are counted."""
         self._refuse_blocked(request, "failures", "strangers")
         who = await self.door.who(request)
-        self._refuse_blocked(
-            request, "failures", "strangers"
-        )  # others may have guessed while a function was asked
+        # Others may have guessed while a function was asked.
+        self._refuse_blocked(request, "failures", "strangers")
         if who is None:
             kind = "failures" if "authorization" in request.headers else "strangers"
             self.limiter.hit(kind, address_of(request.scope.get("client")))
