@@ -163,6 +163,7 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         validation = self.validation
         if validation is None or not validation.may_stand_in:
             return False
+        # Kept, as a loop refers to its tasks weakly.
         self._standing_in = self.flight.loop.create_task(validation.stand_in(), context=Context())
         return True
 
