@@ -110,7 +110,7 @@ class DedupMiddleware:
         self._shape = NO_SHAPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass on whatever is none."""
+        """Answer one request, or pass on what is not a request."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return

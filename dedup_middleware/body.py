@@ -16,11 +16,11 @@ STALL: Final = 10.0
 MAX_HOLD: Final = 5.0
 """Seconds in all for which slow readers may hold up a flight."""
 OWN_HOLD: Final = 1.0
-"""Seconds for which each reader may hold it up beyond that, until it has caught up: whoever is quick has its turn."""
+"""Seconds beyond that for which each reader may hold it up until it has caught up: a quick one gets its turn."""
 TURN: Final = 0.1
-"""Seconds of them at a time."""
+"""Seconds of `OWN_HOLD` that a reader gets at a time."""
 TICK: Final = 0.001
-"""Seconds that are none: what rounding leaves of a wait, a clock need not see pass."""
+"""Seconds that count as none: rounding may leave that much of a wait, and a coarse clock would not see it pass."""
 
 
 MAX_CHUNKS: Final = 65_536

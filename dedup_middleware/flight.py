@@ -135,7 +135,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         running = self._run(work)
         try:
             if _takes_names(self.loop):
-                task = self.loop.create_task(running, name=NAME)  # to number it costs as much as to make it
+                task = self.loop.create_task(running, name=NAME)  # a number would cost as much as the task
             else:
                 task = self.loop.create_task(running)
         except Exception as error:  # noqa: BLE001 - whatever the loop's task factory raises

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def answer(
     scope: Scope, stored: StoredResponse, now: float, stale: Reason | None = None
 ) -> tuple[Message, bytes, Reason]:
-    """The start message, made fresh, the body, and whether it is a 304 (RFC 9111 s.4, s.4.3.2).
+    """The start message, made fresh, the body, and the reason, which also says whether it is a 304 (RFC 9111 s.4.3.2).
 
     `stale` is why it may answer although it is.
     """

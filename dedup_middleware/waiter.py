@@ -53,7 +53,7 @@ class WaiterCutError(Exception):
 
 @coroutine
 def turn() -> Generator[None, None, None]:
-    """Let those run who were to run before; what `asyncio.sleep(0)` does, in one step less."""
+    """Let everything run that was ready before, as `asyncio.sleep(0)` does, in one step less."""
     yield
 
 

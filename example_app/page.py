@@ -89,7 +89,7 @@ class Page:
                 Route("/api/explain", self._explain, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ],
-            # Whoever points a name of his own at this address shall not read a repository through it.
+            # Whoever points a name of their own at this address must not read a repository through it.
             middleware=[
                 Middleware(_Secure),
                 Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),

@@ -91,7 +91,7 @@ def _end_once() -> None:
 
 
 def _given(path: Path | None) -> dict[str, str]:
-    """The user's own repository, under its folder's name; nothing when the example shall use the one it makes."""
+    """The user's own repository, under its folder's name; nothing when the example uses the one it makes."""
     if path is None:
         return {}
     if not path.is_dir():

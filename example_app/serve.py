@@ -58,7 +58,7 @@ async def _serve(settings: Settings) -> None:
         log_level="error",
         access_log=False,
         ws="none",
-        timeout_keep_alive=600,  # a measured request shall not open a connection
+        timeout_keep_alive=600,  # no measured request has to open a connection
         timeout_graceful_shutdown=2,
     )
     server = _Server(config)

@@ -16,7 +16,7 @@ import msgspec
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
-"""Says "not sampled": a trace viewer shall show the page refreshes and not be drowned by what else is asked."""
+"""Says "not sampled", so that a trace viewer shows the page refreshes and does not drown in what else is asked."""
 
 
 class Reply(msgspec.Struct, frozen=True):

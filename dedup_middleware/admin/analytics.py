@@ -73,7 +73,7 @@ def told(kind: Kind) -> Callable[[Visit, Any], Awaitable[Any]]:
 
 
 def table(kind: Kind) -> Callable[[Visit, Any], Awaitable[Response]]:
-    """The operation that gives one kind as CSV: every row from `offset` on, so many at most as a file holds."""
+    """The operation that gives one kind as CSV: every row from `offset` on, as many as a file holds."""
 
     async def run(visit: Visit, asked: Any) -> Response:
         first = await _ask(visit, kind, replace(asked, limit=_PIECE))  # a refusal comes before the head

@@ -72,7 +72,7 @@ class Api:
         return shapes.Responses(len(found), found[asked.offset : asked.offset + asked.limit])
 
     def flights(self) -> list[UnderWay]:
-        """The flights under way, the oldest first, so many as a page holds."""
+        """The flights under way, the oldest first, as many as a page holds."""
         return self.dedup.under_way()[:1000]
 
     def recent(self) -> shapes.Recent:

@@ -36,7 +36,7 @@ class Nothing(Strict, frozen=True):
 
 
 class Page(Strict, frozen=True):
-    """So many, after so many."""
+    """A page: `limit` items, after the first `offset`."""
 
     offset: Offset = 0
     limit: Limit = 100

@@ -23,7 +23,7 @@ from ..telemetry import parts_log
 
 MAX_WAITING: Final = 2000
 MAX_COMMON: Final = 1000
-"""So many wait when nothing may join them but what people changed."""
+"""Entries that wait when only what people changed may still join them."""
 _CLOSING: Final = 3.0
 _PATIENCE: Final = 10.0
 _LOOKS: Final = 100
@@ -77,7 +77,7 @@ class Table:
         analytics: Any = importlib.import_module("dedup_middleware.records.analytics")
         try:
             async with asyncio.timeout(_PATIENCE):
-                for _ in range(_LOOKS):  # what was done just now shall be there
+                for _ in range(_LOOKS):  # so that what was done just now is there
                     if self._process != os.getpid() or not self._waiting.unfinished_tasks:
                         break
                     await asyncio.sleep(0.01)

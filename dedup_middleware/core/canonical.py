@@ -17,7 +17,7 @@ import msgspec
 from .names import is_secret
 
 Digest = Callable[[bytes], bytes]
-"""What tells encoded parts apart by a few bytes."""
+"""A few bytes that tell encoded parts apart."""
 
 encode: Final = msgspec.msgpack.Encoder(order="sorted").encode
 """MessagePack: every part carries its type and length, so that no boundary can be shifted."""

@@ -64,6 +64,6 @@ def printable(text: str) -> str:
 
 
 def _line(text: str, limit: int) -> str:
-    """One line of so many characters at most, whatever a file's names hold."""
+    """One line of at most `limit` characters, whatever a file's names hold."""
     line = printable(text[: limit + 1])
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -24,7 +24,7 @@ class Memo(Generic[K, V]):
         self.young: dict[K, V] = {}
         self.old: dict[K, V] = {}
         self.cleared = 0
-        """How often it was: what was found out before that is not to be remembered any more."""
+        """How many times it was cleared: what was worked out before that must not be remembered any more."""
 
     def get(self, key: K) -> V | None:
         """The remembered answer, or None."""

@@ -1,4 +1,4 @@
-"""Seen: the keys of requests that were read before, so that one which comes again needs not be read again.
+"""Seen: the keys of requests that were read before, so that one that comes again need not be read again.
 
 Law: it is the same only if all of it is equal; and what may hold a secret stands here by its keyed digest alone.
 """
@@ -61,8 +61,8 @@ class Once:
 class Seen:
     """Keys by the keyed digest of all that was read of a request; of those without secrets, as they came.
 
-    To look there costs a digest less: it matters behind a server, where nothing is in the processor's cache. A request
-    is remembered when its target comes again: one that never does would only push others out.
+    The look-up as it came saves a digest, which matters behind a server, where nothing is in the processor's cache. A
+    request is remembered when its target comes again: one that never does would only push others out.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class Keep(msgspec.Struct, frozen=True):
 
     It is fresh for `lifetime` seconds from now on, or stale for `late` seconds already, and `age` seconds old. When it
     is stale it is worth keeping for `kept` seconds: to be revalidated, or to be served stale while it is
-    (`stale_while_revalidate`) or instead of an error (`stale_if_error`). `rigid` forbids to serve it stale at all
+    (`stale_while_revalidate`) or instead of an error (`stale_if_error`). `rigid` forbids serving it stale at all
     (RFC 9111 s.4.2.4). `stripped` are fields that only the leader gets. `passed` is why nobody but the leader may use
     it before it is validated; None: all may. It is `ranged` where a Range was asked for: what is stored of the
     whole, or of another part, may answer the same.
@@ -151,7 +151,7 @@ _SHARE_ONLY: Final = ShareOnly(_NONE)
 
 
 def _forbids(said: Directives, status: int) -> bool:
-    """Whether directives forbid to store; where must-understand is understood it stands for no-store (s.5.2.2.3)."""
+    """Whether directives forbid storing; must-understand, where it is understood, stands for no-store (s.5.2.2.3)."""
     if b"must-understand" in said:
         return status not in UNDERSTOOD
     return b"no-store" in said

@@ -65,7 +65,7 @@ def shape_of(scope: Scope) -> Shape:
 
 def _reader(keys: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     if all(name in keys for name in _READ):
-        # Who has each of so many keys, and no more, has the same: the rest is read to see that it is there.
+        # A scope with each of these keys, and no more, has this shape: the others are read to see that they are there.
         return itemgetter(*_READ, *(key for key in keys if key not in _READ))
 
     def read(scope: Scope) -> tuple[Any, ...]:

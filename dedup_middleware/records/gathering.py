@@ -145,7 +145,7 @@ class Gathering:
             found.tags = msgspec.json.encode(kept).decode()
 
     def requests(self, rule: str, minute: int, outcome: str, reason: str, number: int, saved: float) -> None:
-        """So many requests ended so, and needed so many seconds less."""
+        """So many requests had this outcome for this reason, and saved so many seconds."""
         key = (clean(rule), minute, outcome, reason)
         found = self._requests.get(key)
         if found is None:
@@ -157,7 +157,7 @@ class Gathering:
         found.saved += saved
 
     def hit_latency(self, rule: str, minute: int, number: int, took: float, saved: float) -> None:
-        """So many hits took so long each, and saved so much each."""
+        """So many hits took `took` seconds each, and saved `saved` seconds each."""
         self._latency(rule, minute, "with", took, number)
         self._latency(rule, minute, "without", saved, number)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One thread at work when it is its turn; `closing` says that it shall end."""
+    """One thread at work when it is its turn; `closing` says that it should end."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Run:
                 self.loop.call_soon_threadsafe(self._woken.set)
 
     def end(self) -> None:
-        """From any thread: it shall end when it is through."""
+        """From any thread: it should end when its work is done."""
         self.closing = True
         self.wake()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .attributes import Attributes
 
 MOST: Final = 1000
-"""Values that are held until somebody comes; a reader may do so but once a minute."""
+"""Values that are held until somebody comes for them; some readers come once a minute."""
 SLICE: Final = 64
 """Of these as many are told together where there is no room."""
 
@@ -83,9 +83,9 @@ class Held:
             self._failed(error)
 
     def collect(self) -> None:
-        """Somebody collects, and reads the histograms next; he is to find in them what is held."""
+        """Somebody collects, and reads the histograms next: what is held has to be in them by then."""
         self._awaited, self._soon = True, False
-        token = context.attach(context.Context())  # his is not where these values come from
+        token = context.attach(context.Context())  # the collector's is not where these are from
         try:
             self._tell(len(self._values))
         finally:

@@ -73,7 +73,7 @@ class _Book(NamedTuple):
 
 
 _FEW: Final = 32
-"""So many books are kept as they are."""
+"""Books that are kept as they are."""
 
 
 def _summed_up(books: list[_Book]) -> list[_Book]:

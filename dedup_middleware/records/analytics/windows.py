@@ -21,7 +21,7 @@ Answer = TypeVar("Answer", "Latency", "RuleRates")
 DAY: Final = 86_400.0
 MAX_LIMIT: Final = 20_000
 POINTS: Final = 200
-"""So many points a rule a series has at most, unless a step is asked for."""
+"""Points of one rule in a series, at most, unless a step is asked for."""
 SHAPES: Final = 64
 """Statements that are kept of each question."""
 _STEPS: Final = (60, 300, 900, 3600, 6 * 3600, 86_400)
@@ -45,7 +45,7 @@ def window(since: float | None, until: float | None, length: float = DAY) -> Win
 
 
 def page(limit: int, offset: int) -> tuple[int, int]:
-    """Within the bounds."""
+    """Limit and offset within their bounds."""
     return max(1, min(limit, MAX_LIMIT)), max(0, offset)
 
 
@@ -67,7 +67,7 @@ def most_first(found: Iterable[Answer], limit: int, offset: int) -> dict[str, An
 
 
 def share(part: int, whole: int) -> float:
-    """Of nothing there is no part."""
+    """A part of a whole, 0 to 1; of nothing it is 0."""
     return part / whole if whole else 0.0
 
 
@@ -82,12 +82,12 @@ def total(column: Any) -> Any:
 
 
 def under(statement: Select[Any], table: Any, *, ruled: bool) -> Select[Any]:
-    """Of one rule, where one is asked for."""
+    """The statement for one rule, where one is asked for."""
     return statement.where(table.c.rule == bindparam("rule", type_=table.c.rule.type)) if ruled else statement
 
 
 def within(statement: Select[Any], table: Any, *, ruled: bool = False) -> Select[Any]:
-    """Of the minutes of a window."""
+    """The statement for the minutes of a window."""
     minute = table.c.minute
     since, until = bindparam("since", type_=minute.type), bindparam("until", type_=minute.type)
     return under(statement.where(minute >= since, minute < until), table, ruled=ruled)
