@@ -17,7 +17,7 @@ from .core.decide import Bypass, Consider, ambiguous_query
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
 from .core.rules import RULE_FIELDS
-from .core.shape import NO_SHAPE, shape_of
+from .core.shape import HEADERS, HTTP_VERSION, NO_SHAPE, QUERY, TARGET, shape_of
 from .dedup import Dedup
 from .exchange import Exchange
 from .hit import answer, tell
@@ -124,8 +124,8 @@ class DedupMiddleware:
                 self._prepare(scope)
             self._shape = shape = shape_of(scope)
             said = shape.read(scope)
-        if type(said[8]) is not list:  # ASGI allows any iterable, and some can be read once
-            scope["headers"] = list(said[8] or ())
+        if type(said[HEADERS]) is not list:  # ASGI allows any iterable, and some can be read once
+            scope["headers"] = list(said[HEADERS] or ())
             shape = shape_of(scope)  # a scope made by hand may have had none
             said = shape.read(scope)
         dedup = self.dedup
@@ -135,7 +135,7 @@ class DedupMiddleware:
                 return
             await bypass(dedup, self.app, self._disabled(scope), "disabled", scope, receive, send)
             return
-        plan = self._plans.young.get(said[:4]) or dedup.plan(scope, self._place, self._plans)
+        plan = self._plans.young.get(said[TARGET]) or dedup.plan(scope, self._place, self._plans)
         if type(plan) is Bypass:  # a struct's isinstance asks its metaclass
             if plan.tally is None:  # the administration's own
                 await self.app(scope, receive, send)
@@ -148,36 +148,18 @@ class DedupMiddleware:
                 else:
                     await self.app(scope, receive, send)
             return
-        if said[4] and ambiguous_query(said[4]):
+        if said[QUERY] and ambiguous_query(said[QUERY]):
             await bypass(dedup, self.app, plan, "target", scope, receive, send)
             return
         raw: bytes | None = None
         body: bytes | None = None
-        if plan.reads_body and is_precondition(scope["method"], said[8]):
-            await bypass(dedup, self.app, plan, "precondition", scope, receive, send)
-            return
-        if plan.reads_body or said[6] not in ("1.1", "1.0", None):
-            try:
-                if plan.reads_body:
-                    messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
-                else:
-                    messages, raw, doubt = await read_nothing(receive)
-            except BaseException:
-                dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
-                raise
-            target = said[:4]
+        if plan.reads_body or said[HTTP_VERSION] not in ("1.1", "1.0", None):
+            found = await self._read(plan, scope, receive, send, said)
+            if found is None:
+                return
+            raw, body = found
             shape = shape_of(scope)  # who checks a body may write into the scope what it says
             said = shape.read(scope)
-            if said[:4] != target:
-                await self._rewritten(scope, replay(messages, receive), send)
-                return
-            if doubt is None and raw is not None and plan.reads_body:
-                body = plan.fingerprints.body_part(scope, raw, dedup.bodies)
-            elif doubt is not None or raw:
-                await bypass(
-                    dedup, self.app, plan, doubt or "request-body", scope, replay(messages, receive), send
-                )
-                return
         key = plan.fingerprints.key_below(plan.lookup, scope, body, shape, said)
         if not isinstance(key, bytes):
             await bypass(dedup, self.app, plan, key, scope, again(raw, receive), send)
@@ -219,6 +201,33 @@ class DedupMiddleware:
         await run(
             Exchange(dedup, self.app, plan, scope["method"], scope, receive, send, base, raw, now, shape)
         )
+
+    async def _read(
+        self, plan: Consider, scope: Scope, receive: Receive, send: Send, said: tuple[Any, ...]
+    ) -> tuple[bytes | None, bytes | None] | None:
+        """The body as it came, and what of it counts; None where the request has been passed on instead."""
+        dedup = self.dedup
+        if plan.reads_body and is_precondition(scope["method"], said[HEADERS]):
+            await bypass(dedup, self.app, plan, "precondition", scope, receive, send)
+            return None
+        try:
+            if plan.reads_body:
+                messages, raw, doubt = await read_body(scope, receive, plan.rule.max_request_body)
+            else:
+                messages, raw, doubt = await read_nothing(receive)
+        except BaseException:
+            dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
+            raise
+        if shape_of(scope).read(scope)[TARGET] != said[TARGET]:
+            await self._rewritten(scope, replay(messages, receive), send)
+            return None
+        if doubt is None and raw is not None and plan.reads_body:
+            return raw, plan.fingerprints.body_part(scope, raw, dedup.bodies)
+        if doubt is not None or raw:
+            rest = replay(messages, receive)
+            await bypass(dedup, self.app, plan, doubt or "request-body", scope, rest, send)
+            return None
+        return raw, None
 
     async def _rewritten(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Another target than the one that was planned for: a layer has read it from the body (method override)."""

@@ -14,6 +14,7 @@ from .core.decide import Bypass, Consider
 from .core.effects import effects
 from .core.targets import target_name
 from .serving import refuse
+from .telemetry import Told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -92,18 +93,8 @@ async def _traced(
     finally:
         if span is not None and before is not None:
             telemetry.leave(span, before)
-        telemetry.tell(
-            tracer,
-            started,
-            "bypassed",
-            reason,
-            label,
-            method,
-            status=status,
-            route=route,
-            error=error,
-            span=span,
-        )
+        told = Told("bypassed", reason, label, method, status=status, route=route, error=error)
+        telemetry.tell(tracer, started, told, span=span)
 
 
 async def write(dedup: Dedup, app: ASGIApp, plan: Bypass, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .core.errors import ForwardFailed
-from .events import ExecutionCollapsed
 from .function import PARTITION, Function
 from .nesting import current, waiting, waits_for_itself
-from .telemetry import DEBUG, requests_log
+from .telemetry import DEBUG, Told, requests_log
+from .telling import tell_collapsed
 from .waiter import FlightAbandonedError
 from .work import Terms
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .core.status import Outcome, Reason
     from .flight import Flight
     from .function import Engine
-    from .telemetry import Span, Trace
+    from .telemetry import Span
 
 
 class Call:
@@ -67,8 +67,12 @@ class Call:
                 value.hits += 1
                 if not value.noted:
                     dedup.note(self.label, self.key, value)
-                seconds = (("saved", value.seconds), ("age", dedup.clock() - value.stored_at))
-                self._tell("hit", "fresh", value.flight, value.link, seconds=seconds)
+                told = self._told("hit", "fresh")
+                told.flight, told.link = value.flight, value.link
+                told.saved, told.age = value.seconds, dedup.clock() - value.stored_at
+                self._tell(told)
+                if requests_log.isEnabledFor(DEBUG):
+                    dedup.telemetry.debug(told)
                 return value.value
             flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
             # The invalidation of this call's own tags concerns the value too: from now on, and since it was begun.
@@ -109,11 +113,12 @@ class Call:
             raise
         finally:
             waiter.leave()
-            error = error or flight.error_type
-            why = "failed" if flight.error_type else reason
-            self._tell(
-                "forwarded", why, flight.trace.flight if flight.trace else None, error=error, span=span
+            told = self._told(
+                "forwarded", "failed" if flight.error_type else reason, error or flight.error_type
             )
+            if flight.trace is not None:
+                told.flight = flight.trace.flight
+            self._tell(told, span)
         failed, flight.error = flight.error, None
         if failed is not None:
             try:
@@ -125,7 +130,6 @@ class Call:
     async def _follow(self, flight: Flight) -> Any:
         waiter = flight.board(leader=False)
         holder = current()
-        trace: Trace | None = flight.trace
         error: str | None = None
         again = False
         try:
@@ -144,18 +148,9 @@ class Call:
         finally:
             waiter.leave()
             if not again:
-                now = self.dedup.clock()
-                seconds = (("waited", now - self.started), ("saved", now - flight.opened_at))
-                self.dedup.telemetry.record_wait(now - self.started, self.label)
-                self._tell(
-                    "collapsed",
-                    "in-flight",
-                    trace.flight if trace else None,
-                    trace.link if trace else None,
-                    error=error,
-                    seconds=seconds,
-                    under=flight,
-                )
+                told = self._told("collapsed", "in-flight", error)
+                tell_collapsed(self.dedup, told, flight, self.key, self.started)
+                self._tell(told)
 
     async def alone(self, reason: Reason) -> Any:
         """The function by itself."""
@@ -166,49 +161,13 @@ class Call:
             error = type(failure).__qualname__
             raise
         finally:
-            self._tell("bypassed", reason, error=error)
+            self._tell(self._told("bypassed", reason, error))
 
-    def _tell(
-        self,
-        outcome: Outcome,
-        reason: Reason,
-        flight: str | None = None,
-        link: Any = None,
-        *,
-        seconds: tuple[tuple[str, float], ...] = (),
-        error: str | None = None,
-        span: Span | None = None,
-        under: Flight | None = None,
-    ) -> None:
+    def _told(self, outcome: Outcome, reason: Reason, error: str | None = None) -> Told:
+        return Told(outcome, reason, self.label, "", self.key, error=error)
+
+    def _tell(self, told: Told, span: Span | None = None) -> None:
         telemetry = self.dedup.telemetry
-        telemetry.count(outcome, reason, self.label, "", dict(seconds).get("saved", 0.0))
-        if outcome in ("hit", "collapsed") and requests_log.isEnabledFor(DEBUG):
-            telemetry.debug(outcome, reason, self.label, seconds)
-        if outcome == "collapsed" and under is not None and self.dedup.events.heard:
-            told = dict(seconds)
-            self.dedup.events.publish(
-                ExecutionCollapsed(
-                    at=time.time(),
-                    rule=self.label,
-                    key=self.key.hex(),
-                    flight=under.generation,
-                    waited=told["waited"],
-                    saved=told["saved"],
-                    trace_id=under.trace_id,
-                )
-            )
+        telemetry.count(told.outcome, told.reason, self.label, "", told.saved or 0.0)
         if self.tracer is not None:
-            telemetry.tell(
-                self.tracer,
-                self.started_ns,
-                outcome,
-                reason,
-                self.label,
-                "",
-                self.key,
-                flight=flight,
-                link=link,
-                error=error,
-                span=span,
-                seconds=seconds,
-            )
+            telemetry.tell(self.tracer, self.started_ns, told, span=span)

@@ -13,7 +13,7 @@ from .core.conditional import not_modified, of_304
 from .core.ranges import partial, within
 from .core.status import served
 from .events import ResponseServed
-from .telemetry import DEBUG, requests_log
+from .telemetry import DEBUG, Told, requests_log
 
 if TYPE_CHECKING:
     from starlette.types import Message, Scope
@@ -89,44 +89,25 @@ def tell(
     outcome: Outcome = "hit",
 ) -> None:
     """Trace a hit where a tracer records, and log it; `span` is that of a request that led before."""
-    telemetry = dedup.telemetry
+    telemetry, age = dedup.telemetry, now - stored.stored_at
     tracer = telemetry.found or telemetry.tracer(now)
     if dedup.events.heard:
         dedup.events.publish(
-            ResponseServed(
-                at=time(),
-                rule=plan.label,
-                key=key.hex(),
-                duration=dedup.clock() - now,
-                age=now - stored.stored_at,
-            )
+            ResponseServed(at=time(), rule=plan.label, key=key.hex(), duration=dedup.clock() - now, age=age)
         )
+    logs = requests_log.isEnabledFor(DEBUG)
+    if tracer is None and not logs:
+        telemetry.quiet_until = telemetry.look_again
+        return
+    started, headers = time_ns() - int((dedup.clock() - now) * 1e9), scope["headers"]
+    if tracer is not None and span is None and outcome == "hit":
+        telemetry.hit(tracer, started, plan.tally[reason], key, status, stored, age, headers)
+        tracer = None
+        if not logs:
+            return
+    told = Told(outcome, reason, plan.label, scope["method"], key, status, saved=stored.seconds, age=age)
+    told.route, told.flight, told.link = stored.route, stored.flight, stored.link
     if tracer is not None:
-        started = time_ns() - int((dedup.clock() - now) * 1e9)
-        age = now - stored.stored_at
-        if span is None and outcome == "hit":
-            telemetry.hit(tracer, started, plan.tally[reason], key, status, stored, age, scope["headers"])
-        else:
-            telemetry.tell(
-                tracer,
-                started,
-                outcome,
-                reason,
-                plan.label,
-                scope["method"],
-                key,
-                status=status,
-                route=stored.route,
-                flight=stored.flight,
-                link=stored.link,
-                span=span,
-                seconds=(("saved", stored.seconds), ("age", age)),
-                headers=scope["headers"],
-            )
-    if not requests_log.isEnabledFor(DEBUG):
-        if tracer is None:
-            telemetry.quiet_until = telemetry.look_again
-    else:
-        telemetry.debug(
-            outcome, reason, plan.label, (("saved", stored.seconds), ("age", now - stored.stored_at))
-        )
+        telemetry.tell(tracer, started, told, headers, span)
+    if logs:
+        telemetry.debug(told)

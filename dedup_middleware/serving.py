@@ -14,6 +14,7 @@ from .core.http import StoredResponse, values
 from .hit import answer, part, tell
 from .keeping import OF_A_PART
 from .refresh import refresh
+from .telemetry import Told
 
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
@@ -154,9 +155,7 @@ async def refuse(dedup: Dedup, plan: Consider, scope: Scope, send: Send, span: S
     telemetry.count("bypassed", "only-if-cached", plan.label, scope["method"])
     tracer = telemetry.tracer(dedup.clock())
     if tracer is not None:
-        now = time.time_ns()
-        telemetry.tell(
-            tracer, now, "bypassed", "only-if-cached", plan.label, scope["method"], status=504, span=span
-        )
+        told = Told("bypassed", "only-if-cached", plan.label, scope["method"], status=504)
+        telemetry.tell(tracer, time.time_ns(), told, span=span)
     await send({"type": "http.response.start", "status": 504, "headers": fields})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -9,22 +9,31 @@ from time import time
 from typing import TYPE_CHECKING, Protocol
 
 from .events import ExecutionCollapsed, ExecutionCompleted
-from .telemetry import DEBUG, requests_log
+from .telemetry import DEBUG, Told, requests_log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .core.decide import Consider
     from .core.http import Scope
     from .core.status import Outcome, Reason
-    from .dedup import Dedup
+    from .events import Events
     from .flight import Flight
     from .settled import Settled
-    from .telemetry import Span, Trace, Tracer
+    from .telemetry import Span, Telemetry, Tracer
+
+
+class Engine(Protocol):
+    """What is asked of the engine whose flights are told of."""
+
+    telemetry: Telemetry
+    events: Events
+    clock: Callable[[], float]
 
 
 class Request(Protocol):
     """What is told of a request that a flight answered."""
 
-    dedup: Dedup
     plan: Consider
     method: str
     scope: Scope
@@ -34,6 +43,10 @@ class Request(Protocol):
     status: int
     tracer: Tracer | None
     span: Span | None
+
+    @property
+    def dedup(self) -> Engine:
+        """The engine of the middleware that it came to."""
 
 
 def tell_request(
@@ -46,65 +59,49 @@ def tell_request(
 ) -> None:
     """A request that a flight answered; `head_ns` is when it had its head."""
     label, telemetry = exchange.plan.label, exchange.dedup.telemetry
-    seconds: tuple[tuple[str, float], ...] = ()
-    saved = 0.0
-    if outcome == "collapsed":
-        seconds = _tell_collapsed(exchange, reason, flight)
-        saved = seconds[1][1]
-    if outcome == "forwarded" and reason == "miss":
-        exchange.plan.tally[reason].number += 1
-    else:
-        telemetry.count(outcome, reason, label, exchange.method, saved)
-    if exchange.tracer is None:
+    if outcome == "forwarded" and reason == "miss" and exchange.tracer is None:
+        exchange.plan.tally[reason].number += 1  # the same, without looking for it
         return
-    trace: Trace | None = flight.trace
+    told = Told(outcome, reason, label, exchange.method, flight.key, exchange.status)
+    told.head_at, told.error = head_ns, error
     settled: Settled | None = flight.head
-    telemetry.tell(
-        exchange.tracer,
-        exchange.started_ns,
-        outcome,
-        reason,
-        label,
-        exchange.method,
-        flight.key,
-        status=exchange.status,
-        route=settled.route if settled is not None else None,
-        flight=trace.flight if trace is not None else None,
-        link=trace.link if trace is not None and outcome == "collapsed" else None,
-        head_at=head_ns,
-        error=error,
-        span=exchange.span,
-        seconds=seconds,
-        headers=exchange.scope["headers"],
-    )
+    if settled is not None:
+        told.route = settled.route
+    if outcome == "collapsed":
+        tell_collapsed(exchange.dedup, told, flight, exchange.key, exchange.started)
+    elif flight.trace is not None:
+        told.flight = flight.trace.flight
+    telemetry.count(outcome, reason, label, exchange.method, told.saved or 0.0)
+    if exchange.tracer is not None:
+        telemetry.tell(exchange.tracer, exchange.started_ns, told, exchange.scope["headers"], exchange.span)
 
 
-def _tell_collapsed(exchange: Request, reason: Reason, flight: Flight) -> tuple[tuple[str, float], ...]:
-    """How long it waited and what it saved, in seconds; told to whoever wants to hear of each."""
-    dedup, label = exchange.dedup, exchange.plan.label
-    telemetry, now = dedup.telemetry, dedup.clock()
-    waited, saved = now - exchange.started, now - flight.opened_at if flight.took is None else flight.took
-    telemetry.record_wait(waited, label)
-    seconds = (("waited", waited), ("saved", saved))
+def tell_collapsed(engine: Engine, told: Told, flight: Flight, key: bytes, started: float) -> None:
+    """How long who came at `started` has waited, and what that saved; also to those who want to hear of each."""
+    telemetry, trace, now = engine.telemetry, flight.trace, engine.clock()
+    told.waited = waited = now - started
+    told.saved = saved = now - flight.opened_at if flight.took is None else flight.took
+    if trace is not None:
+        told.flight, told.link = trace.flight, trace.link
+    telemetry.record_wait(waited, told.label)
     if requests_log.isEnabledFor(DEBUG):
-        telemetry.debug("collapsed", reason, label, seconds)
-    if dedup.events.heard:
-        dedup.events.publish(
+        telemetry.debug(told)
+    if engine.events.heard:
+        engine.events.publish(
             ExecutionCollapsed(
                 at=time(),
-                rule=label,
-                key=exchange.key.hex(),
+                rule=told.label,
+                key=key.hex(),
                 flight=flight.generation,
                 waited=waited,
                 saved=saved,
                 trace_id=flight.trace_id,
             )
         )
-    return seconds
 
 
 def tell_execution(
-    dedup: Dedup,
+    engine: Engine,
     plan: Consider,
     flight: Flight,
     settled: Settled | None,
@@ -112,10 +109,10 @@ def tell_execution(
     error: str | None,
 ) -> None:
     """A forward that is over; `error` is what it failed with."""
-    telemetry, followers, trace = dedup.telemetry, flight.followers, flight.trace
-    duration = dedup.clock() - flight.opened_at
+    telemetry, followers, trace = engine.telemetry, flight.followers, flight.trace
+    duration = engine.clock() - flight.opened_at
     telemetry.record_forward(duration, followers, plan.where)
-    heard = dedup.events.heard
+    heard = engine.events.heard
     if not followers and trace is None and not heard:
         return  # nobody wants to know more
     status = 0 if settled is None else settled.answered or settled.head.status
@@ -125,7 +122,7 @@ def tell_execution(
     if failure and flight.followers and (flight.waiters or error is None):
         telemetry.failed("forward", failure, plan.label, flight.followers, trace)
     if heard:
-        dedup.events.publish(
+        engine.events.publish(
             ExecutionCompleted(
                 at=time(),
                 rule=plan.label,

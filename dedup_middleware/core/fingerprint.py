@@ -15,7 +15,7 @@ from . import canonical, fields
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
 from .seen import Seen, is_open
-from .shape import SPECIAL, shape_of
+from .shape import CLIENT, HEADERS, QUERY, SPECIAL, shape_of
 from .surroundings import DoubtError, Part
 
 if TYPE_CHECKING:
@@ -124,16 +124,16 @@ class Fingerprinter:
                     name, value
                 ):
                     return self._read(prefix, scope, body, shape, said)
-            client = said[9]
+            client = said[CLIENT]
             host = client[0] if client else None
             if self._is_open:
-                request = (prefix, body, host, *said[4:8], *said[8])
+                request = (prefix, body, host, *said[4:8], *said[HEADERS])
                 key = self._open.young.get(request)
                 if key is None and self._open.old:
                     key = self._open.get(request)
                 if key is not None:
                     return key
-                if not self._once.comes_again((prefix, body, said[4])):
+                if not self._once.comes_again((prefix, body, said[QUERY])):
                     return self._read(prefix, scope, body, shape, said)
             state = self._begin()
             state.update(canonical.encode((prefix, body, host, said[4:9])))
@@ -151,13 +151,13 @@ class Fingerprinter:
         self, seen: bytes, prefix: bytes, scope: Scope, body: bytes | None, shape: Shape, said: Said
     ) -> bytes | Reason:
         """The key of a request that was not found as the last one was."""
-        query = said[4] if type(said[4]) is bytes else None  # else it may have no hash
+        query = said[QUERY] if type(said[QUERY]) is bytes else None  # else it may have no hash
         if not (self._is_open or self._once.comes_again((prefix, body, query))):
             return self._read(prefix, scope, body, shape, said)
         request: tuple[Any, ...] | None = None
         if is_open(said):
-            client = said[9]
-            request = (prefix, body, client[0] if client else None, *said[4:8], *said[8])
+            client = said[CLIENT]
+            request = (prefix, body, client[0] if client else None, *said[4:8], *said[HEADERS])
             found = self._open.get(request)
             if found is not None:
                 self._is_open = True
@@ -176,7 +176,7 @@ class Fingerprinter:
     ) -> bytes | Reason:
         """Read every part of a request: the key, or why there is none."""
         reading = self.reading
-        headers = said[8]
+        headers = said[HEADERS]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
         layout = self._layouts.young.get(names) or reading.layout(names)
         for i in layout.whole_cookies:
@@ -187,7 +187,7 @@ class Fingerprinter:
                 break
         self._repeats = self._remembers and not layout.grammar
         try:
-            client = said[9]
+            client = said[CLIENT]
             parts = [prefix, body, *said[4:8], client[0] if client else None, layout.keyed_names]
             if layout.plain and self._keys_all:
                 parts += values

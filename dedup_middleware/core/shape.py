@@ -21,6 +21,12 @@ _READ: Final = (
     *("query_string", "scheme", "http_version", "server", "headers"),
     "client",
 )
+TARGET: Final = slice(0, 4)
+"""Where the target is in what a shape reads, with the method; and where some of the others are."""
+QUERY: Final = 4
+HTTP_VERSION: Final = 6
+HEADERS: Final = 8
+CLIENT: Final = 9
 _ROUTED: Final = frozenset(
     # What routers derive from the target, or set the same for every request of one app.
     "app router endpoint route path_params app_root_path route_root_path starlette.exception_handlers "

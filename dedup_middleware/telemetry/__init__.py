@@ -18,7 +18,8 @@ from opentelemetry.trace import Span, Tracer, TracerProvider
 from .attributes import Attributes, known, place
 from .guard import failed, harmless
 from .instruments import SCOPE_NAME, CountKey, Gauges, Instruments, Tally, instruments
-from .spans import Seconds, Spans, Trace
+from .spans import Spans, Trace
+from .told import Told
 
 if TYPE_CHECKING:
     from ..core.status import Outcome, Reason
@@ -32,6 +33,7 @@ __all__ = [
     "Span",
     "Tally",
     "Telemetry",
+    "Told",
     "Trace",
     "Tracer",
     "TracerProvider",
@@ -137,11 +139,11 @@ class Telemetry(Spans):
     # -- log ----------------------------------------------------------------------------------------------------
 
     @harmless
-    def debug(self, outcome: Outcome, reason: Reason, label: str, seconds: Seconds = ()) -> None:
+    def debug(self, told: Told) -> None:
         """A request that needed no forward of its own; ask `requests_log.isEnabledFor(DEBUG)` before."""
-        extra: dict[str, object] = {f"dedup_{name}": round(value, 6) for name, value in seconds}
-        extra |= {"dedup_outcome": outcome, "dedup_reason": reason, "dedup_rule": label}
-        requests_log.debug("%s under %s: %s", outcome, label, reason, extra=extra)
+        extra: dict[str, object] = {f"dedup_{name}": value for name, value in told.seconds()}
+        extra |= {"dedup_outcome": told.outcome, "dedup_reason": told.reason, "dedup_rule": told.label}
+        requests_log.debug("%s under %s: %s", told.outcome, told.label, told.reason, extra=extra)
 
     @harmless
     def failed(self, what: str, error: str, label: str, followers: int, forward: Trace | None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..core.http import Headers, StoredResponse
     from ..core.status import Outcome, Reason
+    from .told import Told
 
 
 _CARRIED: Final = frozenset(NOISE) | {b"baggage"}
@@ -29,7 +30,6 @@ _CARRIED: Final = frozenset(NOISE) | {b"baggage"}
 _INTERNAL: Final = SpanKind.INTERNAL
 _RECHECK: Final = 1.0
 """Seconds between looks for a tracer provider that was set after the start."""
-Seconds = tuple[tuple[str, float], ...]
 
 
 class Trace:
@@ -91,14 +91,14 @@ def _hit(
     return title("hit", attributes), attributes, error
 
 
-_Told = tuple[Tally, int, str, Attributes, tuple[Link, ...] | None, str | None]
+_ToldOfHits = tuple[Tally, int, str, Attributes, tuple[Link, ...] | None, str | None]
 """What the spans of a stored response's hits have in common, which is all but when they were.
 
 The tally and the status that it is made for; then name, attributes, links and error.
 """
 
 
-def _hits(tally: Tally, status: int, key: bytes, stored: StoredResponse) -> _Told:
+def _hits(tally: Tally, status: int, key: bytes, stored: StoredResponse) -> _ToldOfHits:
     """Made once, as long as nobody asks otherwise."""
     name, common, error = _hit(tally.reason, tally.label, tally.method, stored.route, status)
     attributes = {**common, "dedup.key": key.hex(), "dedup.saved": round(stored.seconds, 6), "dedup.age": 0.0}
@@ -215,44 +215,29 @@ class Spans(Warns):
         self,
         tracer: Tracer,
         started: int,
-        outcome: Outcome,
-        reason: Reason,
-        label: str,
-        method: str,
-        key: object = None,
-        *,
-        status: int = 0,
-        route: str | None = None,
-        flight: str | None = None,
-        link: Link | None = None,
-        head_at: int | None = None,
-        error: str | None = None,
-        span: Span | None = None,
-        seconds: Seconds = (),
+        told: Told,
         headers: Headers | None = None,
+        span: Span | None = None,
     ) -> None:
-        """A request is over: its span is made, or ended where it has one already because it led.
-
-        `link` is the forward that the answer came from; `seconds` are `waited`, `saved` and `age`.
-        """
-        attributes = place(label, method, key, route, flight)
-        attributes["dedup.outcome"] = outcome
-        attributes["dedup.reason"] = reason
-        for what, value in seconds:
-            attributes[f"dedup.{what}"] = round(value, 6)
-        error = result(attributes, status, error)
-        name = title(outcome, attributes)
+        """A request is over: its span is made, or ended where it has one already because it led."""
+        attributes = place(told.label, told.method, told.key, told.route, told.flight)
+        attributes["dedup.outcome"] = told.outcome
+        attributes["dedup.reason"] = told.reason
+        for what, value in told.seconds():
+            attributes[f"dedup.{what}"] = value
+        error = result(attributes, told.status, told.error)
+        name = title(told.outcome, attributes)
         if span is not None:
-            if link is not None:
-                span.add_link(link.context)
-            if head_at is not None:
-                span.add_event("head", None, head_at)
+            if told.link is not None:
+                span.add_link(told.link.context)
+            if told.head_at is not None:
+                span.add_event("head", None, told.head_at)
             end(span, name, attributes, error)
             return
-        links = None if link is None else (link,)
+        links = None if told.link is None else (told.link,)
         span = tracer.start_span(name, above(headers), SpanKind.INTERNAL, attributes, links, started)
-        if head_at is not None:
-            span.add_event("head", None, head_at)
+        if told.head_at is not None:
+            span.add_event("head", None, told.head_at)
         if error is not None:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
@@ -270,7 +255,7 @@ class Spans(Warns):
     ) -> None:
         """`tell` for a hit, without detours: all but the SDK's own work is next to nothing."""
         try:
-            told: _Told = stored.told or _hits(tally, status, key, stored)
+            told: _ToldOfHits = stored.told or _hits(tally, status, key, stored)
             of, answered, name, common, links, error = told
             if of is not tally or answered != status:
                 _, _, name, common, links, error = _hits(tally, status, key, stored)
