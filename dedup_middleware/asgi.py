@@ -166,7 +166,7 @@ class DedupMiddleware:
             return
         base = key
         if dedup.variants.young:
-            key = dedup.variant(plan, key, scope)
+            key, _ = dedup.variant(plan, key, scope["headers"])
         now = dedup.clock()
         if plan.heeds and (asked := wants(scope["headers"])) is not NOTHING_WANTED:
             method = scope["method"]
@@ -240,8 +240,9 @@ class DedupMiddleware:
     ) -> None:
         """A popular response is fetched anew before it is stale, by a GET, once."""
         if plan.lookup is plan.prefix:
-            shown = self.dedup.variants.get(base) or frozenset()
-            refresh(self.dedup, self.app, plan, scope, key, base, shown, stored, raw or b"")
+            shown = dict(self.dedup.variants_of(plan, base, scope["headers"])).get(key)
+            if shown is not None:
+                refresh(self.dedup, self.app, plan, scope, key, base, shown, stored, raw or b"")
 
     def _disabled(self, scope: Scope) -> Bypass:
         """A write may end after the switch is on again, so that it invalidates as ever; all else is none of ours."""

@@ -9,6 +9,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from .core.http import StoredResponse
 from .core.memo import Memo
 from .events import Events
 from .flight import GRACE
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .alerts import Watch
     from .core.decide import Consider, Plan, RuleBook
     from .core.fingerprint import Hasher
-    from .core.http import Scope, Stored
+    from .core.http import Headers, Scope, Stored
     from .core.rules import Rule
     from .records.recorder import Recorder
     from .ruling import Plans
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .telemetry import Telemetry
 
 MAX_FLIGHTS: Final = 10_000
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Engine:
@@ -136,10 +138,35 @@ class Engine:
         self.in_use()
         return self.ruling.plan(scope, place, plans)
 
-    def variant(self, plan: Consider, key: bytes, scope: Scope) -> bytes:
-        """The key of the request's own variant, where a response's Vary told some apart under this key."""
-        names = self.variants.get(key)
-        return plan.fingerprints.variant(key, names, scope["headers"]) if names else key
+    def variants_of(
+        self, plan: Consider, base: bytes, headers: Headers
+    ) -> list[tuple[bytes, frozenset[bytes]]]:
+        """The keys of the variants that a request fits, each with the fields that tell it apart: one at least."""
+        variant = plan.fingerprints.variant
+        lists = self.variants.get(base) or (_NOTHING,)
+        return [(variant(base, names, headers) if names else base, names) for names in lists]
+
+    def variant(
+        self, plan: Consider, base: bytes, headers: Headers, loop: asyncio.AbstractEventLoop | None = None
+    ) -> tuple[bytes, frozenset[bytes]]:
+        """The key of the request's own variant, where Vary told some apart, and the fields that do.
+
+        Of several that it fits, that of the most recent response (RFC 9111 s.4); where none is stored, that of a flight
+        under way in this loop, else the newest one.
+        """
+        if self.variants.get(base) is None:
+            return base, _NOTHING
+        found = self.variants_of(plan, base, headers)
+        if len(found) == 1:
+            return found[0]
+        now, best, recency = self.clock(), None, (-1, -1)
+        for one in found:
+            stored = self.keeper.find(plan.ordinal, one[0], now, stale=plan.assesses)
+            if isinstance(stored, StoredResponse) and stored.recency > recency:
+                best, recency = one, stored.recency
+        if best is None and loop is not None:
+            best = next((one for one in found if self.flights.find(loop, one[0]) is not None), None)
+        return best or found[0]
 
     def note(self, label: str, key: bytes, stored: Stored) -> None:
         """A stored response has its first hit since hits were recorded."""

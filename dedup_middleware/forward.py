@@ -27,7 +27,7 @@ from .core.unseen import Unseen
 from .dedup import Dedup
 from .events import ExecutionStarted, ResponseStored, tags_in
 from .flight import Flight
-from .heads import open_head
+from .heads import forget_others, open_head
 from .keeping import to_store
 from .nesting import inside
 from .scopes import session_content
@@ -252,6 +252,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         with dedup.lock:  # no invalidation between the look and the put
             if flight.current and dedup.keeper.put(plan.ordinal, settled.variant, stored, flight.loop):
                 self._put = stored
+        if self._put is not None and (dedup.variants.young or dedup.variants.old):
+            forget_others(self, settled.variant, settled.vary)
         if self._put is not None and dedup.events.heard:
             dedup.events.publish(
                 ResponseStored(

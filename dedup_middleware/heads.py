@@ -12,7 +12,7 @@ from .core.answer import read_answer
 from .core.effects import groups, origin_of
 from .core.names import PERSONAL_FIELDS
 from .core.settle import MOST_FIELDS, Keep, Pass, Settlement, ShareOnly, settle
-from .core.variants import hidden_in, told_apart
+from .core.variants import hidden_in, listed, told_apart
 from .keeping import forget_beside, settled_by, update_by_head
 from .scopes import copy_back, session_content, session_was_read
 from .settled import Settled
@@ -134,6 +134,25 @@ def _supersede(forward: Forward, validation: Validation, head: Answer, settlemen
     comes_with_304 = confirmed and head.personal in validation.said
     if not comes_with_304 or any(name.lower() in PERSONAL_FIELDS for name, _ in stored.head.headers):
         forward.dedup.keeper.take_back(forward.plan.ordinal, forward.key, stored)
+        forget_others(forward, forward.key, frozenset())
+
+
+def forget_others(forward: Forward, own: bytes, names: frozenset[bytes]) -> None:
+    """Drop what is stored for a request under other lists of fields, and answers nothing that a newer one does not.
+
+    The newer one lies under its `own` key, and fits what agrees in these fields. What it takes the place of would come
+    back when it is gone; and so would what the app has just confirmed, which is the newer one now.
+    """
+    dedup, plan, validation = forward.dedup, forward.plan, forward.validation
+    confirmed = validation.stored if validation is not None and validation.outcome == "revalidated" else None
+    for key, others in dedup.variants_of(plan, forward.base, forward.given["headers"]):
+        if key == own:
+            continue
+        stored = dedup.keeper.find(plan.ordinal, key, dedup.clock(), stale=True)
+        if stored is None or stored.generation >= forward.flight.generation:
+            continue
+        if names <= others or stored is confirmed:
+            dedup.keeper.take_back(plan.ordinal, key, stored)
 
 
 # -- who may use it ---------------------------------------------------------------------------------------------------
@@ -151,7 +170,7 @@ def _pass(forward: Forward, settled: Settled, reason: Reason) -> None:
     if len(settled.vary) > MOST_FIELDS:
         settled.vary = forward.shown
     if settled.vary != forward.shown:
-        dedup.variants.put(forward.base, settled.vary)
+        _list(forward, settled.vary)
         settled.variant = _variant(forward, settled.vary)
     if reason != "server-error":
         dedup.passes.put(settled.variant, dedup.clock() + PASS_SECONDS)
@@ -161,7 +180,7 @@ def _pass(forward: Forward, settled: Settled, reason: Reason) -> None:
 def _share(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> None:
     """Others may have it, and there is more to it than that."""
     dedup, flight, head = forward.dedup, forward.flight, settled.head
-    if settlement.vary or forward.shown:
+    if settlement.vary or forward.shown or dedup.variants.get(forward.base) is not None:
         _tell_apart(forward, settled, settlement)
     if isinstance(settlement, Keep):
         flight.runs_on = True
@@ -186,12 +205,23 @@ def _names_too_much(forward: Forward, settlement: Keep | ShareOnly) -> bool:
 
 def _tell_apart(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> None:
     """What its Vary names tells variants apart from now on; the flight answers to its own one's key."""
-    dedup = forward.dedup
-    settled.vary = told_apart(forward.plan.fingerprints, forward.shown, settlement)
+    reader = forward.plan.fingerprints
+    settled.vary = told_apart(reader, forward.shown, settlement)
+    if settled.vary != forward.shown or reader.reading.trusting:
+        _list(forward, settled.vary)
     if settled.vary != forward.shown:
-        dedup.variants.put(forward.base, settled.vary)
         settled.variant = _variant(forward, settled.vary) if settled.vary else forward.base
-        dedup.flights.move(forward.flight, settled.variant)
+        forward.dedup.flights.move(forward.flight, settled.variant)
+
+
+def _list(forward: Forward, vary: frozenset[bytes]) -> None:
+    """Responses under its base key are told apart by these fields, too."""
+    dedup, plan, base = forward.dedup, forward.plan, forward.base
+    lists = dedup.variants.get(base)
+    if lists is None:  # what is stored under the base key itself had no Vary
+        lists = (frozenset(),) if dedup.keeper.find(plan.ordinal, base, dedup.clock(), stale=True) else ()
+    if lists[:1] != (vary,):
+        dedup.variants.put(base, listed(plan.fingerprints, lists, vary))
 
 
 def _variant(forward: Forward, names: frozenset[bytes]) -> bytes:

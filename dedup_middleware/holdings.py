@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .core.http import Scope
+    from .core.variants import Lists
     from .events import Events
     from .stores import Store
     from .telemetry import Telemetry
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Holdings:
     """The flights, the store's keeper, and what is remembered of responses for a while.
 
-    `make` gives an empty store that uses the lock. `variants` tells which fields a response's Vary named, `passes` and
+    `make` gives an empty store that uses the lock. `variants` tells which fields responses' Vary named, `passes` and
     `outgrown` until when requests under a key don't wait for one another.
     """
 
@@ -45,7 +46,7 @@ class Holdings:
         self.lock = threading.RLock()
         self.flights = FlightTable(clock, self.lock, max_flights, telemetry.flight_failed)
         self.keeper = Keeper(lambda: make(self.lock), clock, telemetry)
-        self.variants: Memo[bytes, frozenset[bytes]] = Memo(10_000)
+        self.variants: Memo[bytes, Lists] = Memo(10_000)
         self.passes: Memo[bytes, float] = Memo(10_000)
         self.outgrown: Memo[bytes, float] = Memo(10_000)
         self._events = events

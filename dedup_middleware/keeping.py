@@ -24,7 +24,6 @@ OF_A_PART: Final = frozenset({b"range", b"if-range"})
 """Request fields that ask for a part of a response."""
 MOST_BESIDE: Final = 4
 """How many other requests' responses are looked at for one request."""
-_NONE: Final[frozenset[bytes]] = frozenset()
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -100,7 +99,7 @@ def remember(
             there = [pair for pair in dedup.keeper.beside.get(key) or () if pair[0] != own]
             dedup.keeper.beside.put(key, ((own, of_a_part), *there[: MOST_BESIDE - 1]))
             if status != 206:  # a part contests only what other ranges have got
-                key = dedup.variant(plan, key, other)
+                key, _ = dedup.variant(plan, key, headers)
                 older = dedup.keeper.find(plan.ordinal, key, dedup.clock(), stale=False)
                 if isinstance(older, StoredResponse):
                     older.contested = True
@@ -195,11 +194,9 @@ def update_by_head(
     key = reader.key_below(plan.lookup, scope, None)
     if answer.status != 200 or not isinstance(key, bytes):
         return
-    names = dedup.variants.get(key) or _NONE
     now = dedup.clock()
     forget_beside(dedup, plan, key, seen, lambda whole: not _agrees(whole, answer))
-    if names:
-        key = reader.variant(key, names, seen)
+    key, names = dedup.variant(plan, key, seen)
     stored = dedup.keeper.find(plan.ordinal, key, now, stale=True)
     if not isinstance(stored, StoredResponse):
         return
@@ -270,8 +267,7 @@ def forget_beside(
     now = dedup.clock()
 
     def is_kept(other: bytes) -> bool:
-        names = dedup.variants.get(other)
-        variant = plan.fingerprints.variant(other, names, seen) if names else other
+        variant, _ = dedup.variant(plan, other, seen)
         stored = dedup.keeper.find(plan.ordinal, variant, now, stale=False)
         return not isinstance(stored, StoredResponse) or stored.head.status != 200 or not outdated(stored)
 

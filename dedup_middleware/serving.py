@@ -133,10 +133,8 @@ async def serve_another(exchange: Exchange) -> Ask | None:
 
 def _find(exchange: Exchange, base: bytes, headers: Headers, now: float) -> _Found | Ask:
     """What is stored under a key, of the variant for these fields, and may answer; else why the app is to be asked."""
-    dedup, plan, key = exchange.dedup, exchange.plan, base
-    shown = dedup.variants.get(base) or frozenset()
-    if shown:
-        key = plan.fingerprints.variant(base, shown, headers)
+    dedup, plan = exchange.dedup, exchange.plan
+    key, shown = dedup.variant(plan, base, headers)
     verdict, stored = look_up(dedup, plan, key, exchange.asked, now)
     if stored is not None and isinstance(verdict, Serve):
         return _Found(stored, key, verdict, shown)

@@ -93,9 +93,7 @@ async def _turn(exchange: Exchange, loop: Loop, turn: int, of_whole: Ask) -> boo
     # One synchronous step: look up, look for a flight, or open one.
     key, shown = exchange.key, _NOTHING
     if dedup.variants.young or dedup.variants.old:
-        shown = dedup.variants.get(key) or _NOTHING
-        if shown:
-            key = plan.fingerprints.variant(key, shown, exchange.scope["headers"])
+        key, shown = dedup.variant(plan, key, exchange.scope["headers"], loop)
     now, ask, stored = exchange.started, of_whole, None
     if turn or plan.assesses or plan.lookup is not plan.prefix:  # else it was looked for just now
         now, exchange.shape = dedup.clock(), NO_SHAPE  # who has waited may find another scope

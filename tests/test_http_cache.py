@@ -848,6 +848,128 @@ async def test_variants_stand_side_by_side_and_each_is_confirmed_for_itself(
         site.advance(11)
 
 
+class Negotiator:
+    """An app whose small page varies by language, whose large one by encoding too; the small one's end may wait."""
+
+    def __init__(self) -> None:
+        self.runs: list[bytes] = []
+        self.ends = asyncio.Event()
+        self.ends.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        page = dict(scope["headers"])[b"accept-language"]
+        self.runs.append(page)
+        vary = b"accept-language" if page == b"small" else b"accept-language, accept-encoding"
+        headers = [(b"cache-control", b"max-age=60"), (b"vary", vary)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if page == b"small":
+            await self.ends.wait()
+        await send({"type": "http.response.body", "body": page})
+
+
+SMALL: Pairs = [(b"accept-language", b"small"), (b"accept-encoding", b"gzip")]
+LARGE: Pairs = [(b"accept-language", b"large"), (b"accept-encoding", b"gzip")]
+
+
+@pytest.mark.parametrize("rule", [ORIGIN, SHARED], ids=["cautious", "shared"])
+async def test_responses_that_name_different_fields_do_not_cost_one_another_their_hits(
+    rule: Rule, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, rule, FIRST)
+    site.app.app = app = Negotiator()
+
+    for _ in range(3):
+        assert [(await site.get(headers=who)).body for who in (SMALL, LARGE)] == [b"small", b"large"]
+
+    assert app.runs == [b"small", b"large"]
+
+
+async def test_a_flight_is_not_missed_because_another_response_named_other_fields_meanwhile(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    site = Site(make_dedup, clock, SHARED, FIRST)
+    site.app.app = app = Negotiator()
+    for who in (LARGE, SMALL):
+        await site.get(headers=who)
+    site.dedup.keeper.clear()
+    app.runs.clear()
+    app.ends.clear()
+
+    first = site.call(headers=SMALL)
+    await until(lambda: first.started)
+    await site.get(headers=LARGE)
+    second = site.call(headers=SMALL)
+    await until(lambda: second.started)
+    app.ends.set()
+
+    assert [(await one.done()).body for one in (first, second)] == [b"small", b"small"]
+    assert app.runs == [b"small", b"large"]
+
+
+def of(a: str, b: str) -> Pairs:
+    return [(b"x-a", a.encode()), (b"x-b", b.encode())]
+
+
+async def test_fields_that_are_named_again_bring_back_no_older_response(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4: of several that fit, the most recent
+    by_a, by_b = (
+        ok(body, cache_control="max-age=600", vary=vary) for body, vary in ((b"old", "x-a"), (b"new", "x-b"))
+    )
+    site = Site(make_dedup, clock, SHARED, by_a, by_b, ok(b"other", cache_control="max-age=600", vary="x-a"))
+    for who in (of("1", "0"), of("2", "1"), of("3", "2")):
+        await site.get(headers=who)
+        site.advance(1)
+
+    answer = await site.get(headers=of("1", "1"))
+
+    assert (answer.body, site.origin.runs) == (b"new", 3)
+    assert (await site.get(headers=of("1", "0"))).body == b"old"
+
+
+async def test_a_response_without_vary_does_not_hide_behind_those_that_name_some(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    by_a = ok(b"old", cache_control="max-age=600", vary="x-a")
+    site = Site(make_dedup, clock, SHARED, by_a, ok(b"for all", cache_control="max-age=600"), by_a)
+    for who in (of("1", "0"), of("2", "0")):
+        await site.get(headers=who)
+        site.advance(1)
+    await site.get(headers=[*of("3", "0"), (b"cache-control", b"no-cache")])
+
+    assert [(await site.get(headers=of(a, "0"))).body for a in "123"] == [b"for all", b"for all", b"old"]
+
+
+async def test_an_older_response_does_not_come_back_when_the_one_that_took_its_place_is_gone(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    old = ok(b"old", cache_control="max-age=9000", vary="x-a")
+    site = Site(make_dedup, clock, HEEDING, old, ok(b"for all", cache_control="max-age=10"), ok(b"newest"))
+    await site.get(headers=of("1", "1"))
+    await site.get(headers=[*of("1", "1"), (b"cache-control", b"no-cache")])
+    site.advance(3700)  # when nothing is left of it
+
+    assert (await site.get(headers=of("1", "1"))).body == b"newest"
+
+
+async def test_an_older_response_does_not_come_back_when_a_newer_one_is_refused(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    old = ok(b"old", cache_control="max-age=600", vary="x-a")
+    new = ok(b"new", cache_control="max-age=10", vary="x-b", etag='"new"')
+    site = Site(
+        make_dedup, clock, SHARED, old, new, ok(b"not to be kept", cache_control="no-store"), ok(b"newest")
+    )
+    for who in (of("1", "0"), of("2", "1")):
+        await site.get(headers=who)
+        site.advance(1)
+    site.advance(10)
+
+    assert (await site.get(headers=of("1", "1"))).body == b"not to be kept"
+    assert (await site.get(headers=of("1", "1"))).body == b"newest"
+
+
 async def test_a_variant_that_is_not_stored_is_a_vary_miss(make_dedup: MakeDedup, clock: FakeClock) -> None:
     # RFC 9211 s.2.2
     site = Site(make_dedup, clock, SHARED, ok(cache_control="max-age=10", vary="accept"))
