@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import marks
 from .bypass import bypass, write
+from .core.ambiguity import ambiguous_query
 from .core.assess import NOTHING_WANTED, wants
 from .core.checks import check_fields
 from .core.conditional import is_precondition
-from .core.decide import Bypass, Consider, ambiguous_query
+from .core.decide import Bypass, Consider
 from .core.errors import ConfigurationError
 from .core.http import SAFE_METHODS
 from .core.rules import RULE_FIELDS

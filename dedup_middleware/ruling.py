@@ -11,7 +11,8 @@ from weakref import WeakValueDictionary
 
 from msgspec import structs
 
-from .core.decide import Bypass, Consider, Plan, RuleBook, ambiguous, check_names
+from .core.ambiguity import ambiguous
+from .core.decide import Bypass, Consider, Plan, RuleBook, check_names
 from .core.errors import ConfigurationError
 from .core.http import RESPONSE_OVERHEAD
 from .core.memo import Memo

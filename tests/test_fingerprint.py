@@ -17,10 +17,10 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from dedup_middleware import ANONYMOUS, Rule
-from dedup_middleware.core import decide
+from dedup_middleware.core import ambiguity
+from dedup_middleware.core.ambiguity import ambiguous, ambiguous_query
 from dedup_middleware.core.canonical import canonical, parse, plain
 from dedup_middleware.core.canonical import encode as pack
-from dedup_middleware.core.decide import ambiguous, ambiguous_query
 from dedup_middleware.core.fingerprint import Fingerprinter, Hasher
 from dedup_middleware.core.memo import Memo
 from dedup_middleware.core.names import ADDRESS_FIELDS, NOISE, RELOAD, is_credential, is_secret
@@ -672,7 +672,7 @@ def test_other_names_say_no_secret(name: str) -> None:
 HOSTILE = r"""
 import sys
 from dedup_middleware.core import fields, names
-from dedup_middleware.core.decide import ambiguous, ambiguous_query
+from dedup_middleware.core.ambiguity import ambiguous, ambiguous_query
 size = 60_000
 blanks = [b" ,", b"\t", b" ", b",", b"a=b ,", b"a=b\t,", b"a= ", b"a=b, ", b";", b"a", b"Root="]
 blanks += [b"Root=a;", b"Root=a ", b"-"]
@@ -737,9 +737,9 @@ def test_no_path_that_is_taken_for_plain_is_ambiguous() -> None:
     pieces = (b"/", b".", b"%2e", b"%2f", b";", b"a", b"~", b"-", b"\\", b" ", b"\n", b"\x7f", b"\xe9")
     for number in range(5):
         for raw in map(b"".join, itertools.product(pieces, repeat=number)):
-            if decide._PLAIN_PATH.fullmatch(raw):
+            if ambiguity._PLAIN_PATH.fullmatch(raw):
                 assert raw.startswith(b"/")
-                assert not decide._BAD_RAW_PATH.search(raw), raw
+                assert not ambiguity._BAD_RAW_PATH.search(raw), raw
 
 
 @pytest.mark.parametrize(

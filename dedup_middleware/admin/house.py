@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..core.decide import ambiguous
+from ..core.ambiguity import ambiguous
 from .asking import asked_for
 from .door import Door, address_of, check_origin
 from .live import Streams

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from msgspec import structs
 
+from .ambiguity import ambiguous
 from .errors import ConfigurationError
 from .fingerprint import Fingerprinter, Hasher
 from .http import SAFE_METHODS, Scope
-from .paths import BAD_PATH, PathPattern, PathTable
+from .paths import PathPattern, PathTable
 from .rules import Rule
 from .seen import Seen
 from .settle import Settlement
@@ -23,13 +24,6 @@ from .unseen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-_BAD_RAW_PATH = re.compile(
-    rb"[\x00-\x20\x7f\\]|//|%2f|%5c|%[01][0-9a-f]|%7f|(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)", re.IGNORECASE
-)
-_PLAIN_PATH = re.compile(rb"(?:/[\w~-][\w.~-]*)+")
-"""Most paths, of which none is ambiguous: found out in a third of the time."""
-_BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 
 
 @final
@@ -221,25 +215,6 @@ def _are_one_mark(rule: Rule, other: Rule, marks: Sequence[Rule]) -> bool:
         for field in rule.__struct_fields__
         if field not in ("path", "methods")
     )
-
-
-def ambiguous(path: str, raw_path: bytes | None) -> bool:
-    """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...)."""
-    if raw_path is not None:
-        if type(raw_path) is not bytes:
-            return True  # an outer layer's, which has rewritten the target
-        if _PLAIN_PATH.fullmatch(raw_path) is None and (
-            not raw_path.startswith(b"/") or _BAD_RAW_PATH.search(raw_path) is not None
-        ):
-            return True
-        if raw_path == path.encode("utf-8", "surrogatepass"):
-            return False  # nothing is encoded: what was searched is the path
-    return not path.startswith("/") or BAD_PATH.search(path) is not None
-
-
-def ambiguous_query(query: bytes) -> bool:
-    """Whether a query holds what no URI does (control characters, spaces), or is no bytes: an outer layer's."""
-    return type(query) is not bytes or _BAD_QUERY.search(query) is not None
 
 
 def tag_names(templates: Sequence[str], parameters: dict[str, str]) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ import msgspec
 
 from . import canonical, masks
 from .account import ResponseAccount, account
+from .ambiguity import ambiguous_query
 from .assess import NOTHING_WANTED, wants
 from .callers import cookie_pairs
 from .conditional import is_precondition
-from .decide import Bypass, Consider, RuleBook, ambiguous_query
+from .decide import Bypass, Consider, RuleBook
 from .memo import Memo
 from .names import is_credential
 from .shape import SPECIAL, shape_of

@@ -11,7 +11,8 @@ from typing import Any
 
 from dedup_middleware import Rule
 from dedup_middleware.core import canonical, sight
-from dedup_middleware.core.decide import Bypass, Consider, RuleBook, ambiguous_query
+from dedup_middleware.core.ambiguity import ambiguous_query
+from dedup_middleware.core.decide import Bypass, Consider, RuleBook
 from dedup_middleware.core.explain import explain
 from dedup_middleware.core.fingerprint import Hasher
 from dedup_middleware.core.memo import Memo
