@@ -96,9 +96,9 @@ class Function(Work, Unseen, msgspec.Struct, eq=False):
     def done(self, result: Any) -> None:
         """Its value is the flight's head."""
         flight = self.flight
-        flight.complete = True
         if self.rule.ttl:
             self._store(result)
+        flight.complete = True
         flight.close()
         flight.open_head((result,))
 

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from dedup_middleware import ConfigurationError, Dedup, DedupMiddleware, ForwardFailed, Rule
@@ -610,6 +611,60 @@ async def test_a_value_that_nothing_can_encode_is_kept_by_reference(make_dedup: 
 
     assert first is second is made[0]
     assert dedup.store.size > 0
+
+
+class Unset(msgspec.Struct):
+    """A field that was never set raises when it is read."""
+
+    name: str
+
+
+class Sizeless:
+    """It raises when it is asked how large it is."""
+
+    def __sizeof__(self) -> int:
+        raise LookupError
+
+
+def unset() -> Unset:
+    one = Unset("")
+    del one.name
+    return one
+
+
+@pytest.mark.usefixtures("virtual_time")  # a deadlock fails
+@pytest.mark.parametrize("value", [unset(), Sizeless()], ids=["unset", "sizeless"])
+async def test_a_value_that_raises_when_it_is_measured_never_keeps_anybody_waiting(
+    value: object, make_dedup: MakeDedup
+) -> None:
+    dedup, runs = make_dedup(), count()
+
+    async def work() -> object:
+        await asyncio.sleep(0)
+        next(runs)
+        return value
+
+    for _ in range(2):
+        for one in await asyncio.gather(*(dedup.call("k", work, ttl=60) for _ in range(3))):
+            assert one is value
+    assert next(runs) == 1
+    assert dedup.store.size > 0
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_failure_while_a_value_is_kept_never_keeps_anybody_waiting(
+    make_dedup: MakeDedup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_size(value: object, names: object) -> int:
+        raise OSError("our own")
+
+    monkeypatch.setattr("dedup_middleware.function.value_size", no_size)
+    dedup, work = make_dedup(), Work(opened=True)
+
+    leader, follower = await asyncio.gather(*ask(dedup, work, 2, ttl=60), return_exceptions=True)
+
+    assert isinstance(leader, OSError)
+    assert isinstance(follower, ForwardFailed)
 
 
 async def test_labels_are_bounded_however_many_functions_there_are(make_dedup: MakeDedup) -> None:
