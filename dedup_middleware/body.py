@@ -105,8 +105,8 @@ class Body:
         async with self._writing:
             if chunk:
                 await self._await_room(len(chunk))
-                if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
-                    return
+            if self.returned:  # meanwhile: nobody reads it, and nobody would let go of it
+                return
             self.chunks.append(chunk)
             self._added_at.append(self.clock())
             size = len(chunk)

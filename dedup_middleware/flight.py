@@ -205,6 +205,8 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
                 if not self.budget.spent:
                     self.work.outgrown()
             await self.add(chunk)
+            if self.returned:
+                return  # before there was room for it: what is there stays without an end
         if last:
             self.complete = True
             self._finish()

@@ -204,6 +204,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 settled.mangled = True
             if not flight.land(chunk):
                 await flight.write(chunk, last=True)
+                if not flight.complete:
+                    return  # the app's call was over first
             flight.took = self.dedup.clock() - flight.opened_at
             if type(settled.settlement) is not Keep or settled.mangled or not flight.keeping:
                 flight.joinable = False  # who comes now asks anew

@@ -519,6 +519,38 @@ async def test_a_response_that_breaks_off_never_looks_complete_to_anybody(
     assert bare.runs == 2, "nothing was stored"
 
 
+@pytest.mark.parametrize("readers", [1, 2])
+async def test_an_end_that_waits_for_room_when_the_apps_call_is_over_never_makes_the_rest_look_whole(
+    readers: int, make_dedup: Make
+) -> None:
+    late: list[asyncio.Task[None]] = []
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        for size in (400, 400, 200):
+            await send(chunk(b"x" * size))
+        late.append(asyncio.create_task(send(chunk(b"x" * 300, more=False))))
+        await settle()
+
+    dedup = make_dedup(Rule(max_response_body=1000))
+    app = DedupMiddleware(hasty, dedup=dedup)
+    slow = [SlowCall(app, make_scope()) for _ in range(readers)]
+    await settle(100)
+    assert late
+    for one in slow:
+        one.take()  # now there is room
+    await settle()
+    for one in slow:
+        one.take_all()
+
+    for one, error in [(one, await ended(one)) for one in slow]:
+        assert (len(one.body), one.complete) == (1000, False)
+        assert isinstance(error, ForwardFailed if one is not slow[0] else type(None))
+    await asyncio.gather(*late)
+    assert dedup.flights.budget.used == 0
+    assert dedup.outgrown.young, "only a complete body clears the mark"
+
+
 @pytest.mark.parametrize("pieces", [[b"0123456789"], [b"01234", b"56789"], [b"0123456789", b""]])
 @pytest.mark.parametrize("declared", [b"9", b"11", b"0", b"1000"])
 async def test_a_body_of_another_length_than_declared_is_never_stored_nor_whole_for_followers(
