@@ -42,9 +42,14 @@ def refresh(
     stored: StoredResponse,
     body: bytes,
 ) -> None:
-    """Ask the app in the background whether `stored` still holds, unless somebody does already or has just done so."""
+    """Ask the app in the background whether `stored` still holds, unless somebody does already or has just done so.
+
+    What was dropped while it was being sent does not: it must not stand in for an error any more.
+    """
     now, loop = dedup.clock(), asyncio.get_running_loop()
     if now < stored.refresh_after or dedup.flights.find(loop, key) is not None:
+        return
+    if dedup.keeper.find(plan.ordinal, key, now, stale=True) is not stored:
         return
     stored.refresh_at, stored.refresh_after = NEVER, now + PAUSE
     if plan.heeds:

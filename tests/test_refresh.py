@@ -583,6 +583,28 @@ async def test_switched_off_during_a_background_forward_nothing_is_served_or_sto
     assert status_of(await site.get()).startswith("dedup; fwd=uri-miss")
 
 
+async def test_what_was_dropped_on_its_way_to_a_slow_client_is_not_fetched_anew_and_never_stands_in(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    rule = Rule("/x", ttl=10, refresh_ahead=3, stale_if_error=60, tags=["x"])
+    site = Site(make_dedup, clock, rule, ok(), error())
+    await site.get()
+    site.advance(8)
+    site.origin.hold()
+    slow = site.call(stalled=True)
+    await slow.head_sent.wait()
+
+    assert await site.dedup.invalidate("x") == 1
+    slow.reading.set()
+    assert (await slow.done()).body == b"one"
+    after = site.call()
+    await settle()
+    site.origin.release()
+
+    assert ((await after.done()).status, after.body) == (503, b"broken")
+    assert site.origin.runs == 2, "for this one, not in the background"
+
+
 async def test_switched_off_during_a_revalidation_its_waiters_are_answered_and_nothing_is_stored(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
