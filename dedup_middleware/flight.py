@@ -49,7 +49,8 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     `current` turns False when an invalidation concerns the flight: newcomers open another one, and its result is
     not stored. `generation` numbers flights in the order of their opening, so that an older one's result never
     replaces a newer one's. One that is not `joinable` takes no newcomers, though it may stand in the table for a
-    while. One that `runs_on` does so when nobody waits any more. `place` numbers the app whose it is.
+    while. One that `runs_on` does so when nobody waits any more, and so does one that is `to_store` while its body may
+    be. `place` numbers the app whose it is.
     """
 
     table: Table
@@ -89,6 +90,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     task: asyncio.Task[None] | None = None
     disowned: bool = False
     watching: bool = False
+    to_store: bool = False
     landed_at: float | None = None
     _names: set[str] | None = None
     _is_late: bool = False
@@ -219,6 +221,9 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         """No newcomers, nothing to store: hold only what someone has yet to read."""
         self.close()
         Body.stop_keeping(self)
+        if self.to_store:
+            self.to_store = False
+            self._end_deserted()
 
     def close(self) -> None:
         """Take no more followers, and leave the table."""
@@ -229,7 +234,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         """Wait until nobody waits any more, or the response is complete: what an app hears as `http.disconnect`."""
         if self._gone is None:
             self._gone = asyncio.Event()
-            if self.complete or self.returned or (not self.waiters and not self.runs_on):
+            if self.complete or self.returned or not self._is_wanted:
                 self._gone.set()
         await self._gone.wait()
 
@@ -302,16 +307,23 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""
         self.leave(waiter)
-        if self.complete or self.readers or self.returned or self.runs_on:
+        self._end_deserted()
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether it runs for somebody, or for something."""
+        return bool(self.readers) or self.runs_on or self.to_store
+
+    def _end_deserted(self) -> None:
+        if self.complete or self.returned or self._is_wanted:
             return
         self.close()
         if self._gone is not None:
             self._gone.set()
-        if self.task is not None:
-            self.loop.call_later(GRACE, self._cancel_deserted, context=Context())
+        self.loop.call_later(GRACE, self._cancel_deserted, context=Context())
 
     def _cancel_deserted(self) -> None:
-        if self.task is not None and not self.complete and not self.runs_on:
+        if self.task is not None and not self.complete and not self._is_wanted:
             self.task.cancel()
 
 

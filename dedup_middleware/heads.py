@@ -183,7 +183,7 @@ def _share(forward: Forward, settled: Settled, settlement: Keep | ShareOnly) -> 
     if settlement.vary or forward.shown or dedup.variants.get(forward.base) is not None:
         _tell_apart(forward, settled, settlement)
     if isinstance(settlement, Keep):
-        flight.runs_on = True
+        flight.to_store = True
         settled.route = dedup.templates.of(forward.scope)
         if settlement.passed is not None:  # stored to be validated, and nobody else's before it is
             settled.passed = settlement.passed

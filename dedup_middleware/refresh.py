@@ -63,12 +63,13 @@ def refresh(
     except Exception as error:  # noqa: BLE001 - the request has its answer
         dedup.telemetry.warn("refresh", "a refresh could not begin (%s)", type(error).__qualname__)
         return
-    flight = dedup.flights.open(loop, key, plan.terms, work, now, listed=True, runs_on=True, place=plan.place)
+    flight = dedup.flights.open(loop, key, plan.terms, work, now, listed=True, place=plan.place)
     if flight is None:
         return
     tracer = dedup.telemetry.tracer(dedup.clock())
     if tracer is not None:
         flight.trace = dedup.telemetry.start_forward(tracer, None, plan.label, method, key)
+    flight.to_store = True
     flight.disown()  # nobody leads it, so nobody would hear its error, whose traceback holds it
     flight.launch()
 
@@ -108,7 +109,7 @@ class _Refresh(Forward):
     def release(self) -> bool:
         """Help who has joined, or end it for nobody."""
         flight = self.flight
-        flight.runs_on = False
+        flight.to_store = False
         if flight.waiters:
             helped = super().release()
             if helped:

@@ -281,6 +281,36 @@ async def test_a_background_forward_without_a_head_ends_after_max_wait(
     assert site.dedup.flights.is_empty
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [[(b"content-type", b"text/event-stream")], [(b"cache-control", b"max-age=10")]],
+    ids=["events", "long"],
+)
+async def test_a_background_forward_that_brings_nothing_to_store_never_runs_on_for_nobody(
+    fields: Pairs, virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    ended: list[float] = []
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await send(head(200, fields))
+        try:
+            while True:
+                await send(chunk(b"x" * 60))
+                await asyncio.sleep(0.1)
+        finally:
+            ended.append(clock.now)
+
+    site = await stale(make_dedup, clock, Rule("/x", ttl="origin", vary="origin", max_response_body=100))
+    site.app.app = endless
+    await site.get()
+    began = clock.now
+
+    await virtual_time.go(5)
+
+    assert ended == [pytest.approx(began + 3, abs=0.3)]
+    assert site.dedup.flights.is_empty
+
+
 async def test_a_background_forward_that_somebody_has_joined_ends_when_they_have_gone_on(
     virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock
 ) -> None:

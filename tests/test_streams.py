@@ -348,6 +348,50 @@ def by_run(*bodies: Sequence[Message | BaseException | type[BaseException] | Non
     return app
 
 
+@pytest.mark.parametrize("leaves_at", [1, 4], ids=["before", "after"])
+async def test_a_body_that_outgrew_what_can_be_stored_never_runs_on_for_nobody(
+    leaves_at: int, virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = SteppedApp(head(), *[chunk(b"x" * 60)] * 5, None)
+    dedup = make_dedup(Rule(ttl=60, max_response_body=100))
+    one = call(DedupMiddleware(bare, dedup=dedup))
+    await settle()
+    bare.step(leaves_at)
+    await settle()
+    one.cancel()
+    assert isinstance(await ended(one), asyncio.CancelledError)
+    hearing = asyncio.ensure_future(bare.receive())
+    assert (await hearing)["type"] == "http.request"
+    hearing = asyncio.ensure_future(bare.receive())
+    bare.step(4 - leaves_at)
+    await settle()
+
+    assert hearing.done(), "its app hears of it"
+    await virtual_time.go(2.9)
+    assert bare.cancelled == 0
+    await virtual_time.go(0.2)
+    assert bare.cancelled == 1
+    assert dedup.flights.is_empty
+
+
+async def test_a_call_that_may_change_something_runs_on_however_long_its_body_is(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = SteppedApp(head(), *[chunk(b"x" * 60)] * 5, chunk(more=False))
+    dedup = make_dedup(Rule(methods=["POST"], ttl=60, collapse=True, max_response_body=100))
+    one = call(DedupMiddleware(bare, dedup=dedup), method="POST")
+    await settle()
+    bare.step(4)
+    await settle()
+    one.cancel()
+    await ended(one)
+    await virtual_time.go(10)
+    bare.finish()
+    await settle()
+
+    assert (bare.ended, bare.cancelled) == (1, 0)
+
+
 async def test_outgrowing_keeps_later_requests_from_queueing_for_a_minute(
     virtual_time: VirtualTime, make_dedup: Make
 ) -> None:
