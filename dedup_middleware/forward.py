@@ -163,8 +163,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
         validation = self.validation
         if validation is None or not validation.may_stand_in:
             return False
-        # Kept, as a loop refers to its tasks weakly.
-        self._standing_in = self.flight.loop.create_task(validation.stand_in(), context=Context())
+        # Kept, as a loop refers to its tasks weakly; in a context of its own, which old task factories don't take.
+        self._standing_in = Context().run(self.flight.loop.create_task, validation.stand_in())
         return True
 
     def late(self) -> None:

@@ -130,9 +130,9 @@ class Waiter(Unseen, msgspec.Struct, eq=False, weakref=True):
 
     def watch(self) -> None:
         """Notice when the client leaves."""
-        if self.listen is not None and self._watchman is None:
-            watching = self._watching(self.listen)
-            self._watchman = self.flight.loop.create_task(watching, context=self.context)
+        if self.listen is not None and self.context is not None and self._watchman is None:
+            # Not every task factory takes a context: the old ones don't.
+            self._watchman = self.context.run(self.flight.loop.create_task, self._watching(self.listen))
 
     async def _watching(self, listen: Callable[[], Awaitable[bool]]) -> None:
         if await listen():

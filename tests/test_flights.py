@@ -9,7 +9,8 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -1315,3 +1316,51 @@ async def test_where_the_loop_makes_no_task_the_leader_hears_it_and_the_key_is_f
                 await ask()
             assert dedup.flights.is_empty
     assert await ask()
+
+
+@contextmanager
+def old_task_factory() -> Iterator[None]:
+    """One of before Python 3.11: it takes a coroutine, and nothing else."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work: asyncio.Task(work, loop=loop))
+    try:
+        yield
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_under_an_old_task_factory_no_follower_fails_and_no_client_leaves_unnoticed(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = GatedApp(opened=False)
+    app = DedupMiddleware(bare, dedup=make_dedup())
+    with old_task_factory():
+        gone = [call(app, "/gone"), call(app, "/x")]
+        await virtual_time.go(0.2)
+        late = call(app, "/x")
+        await settle()
+        for one in gone:
+            one.disconnect()
+        await settle()
+
+        assert [len(flight.readers) for flight in app.dedup.flights.under_way.values()] == [0, 1]
+        bare.gate.set()
+        assert (await late.done()).complete
+        await all_of(gone)
+
+
+async def test_under_an_old_task_factory_a_stale_response_stands_in_for_an_app_that_hangs(
+    virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = GatedApp(opened=True)
+    app = DedupMiddleware(bare, dedup=make_dedup(Rule("/x", ttl=10, stale_if_error=600, max_wait=2)))
+    await get(app, "/x")
+    bare.gate.clear()
+    await virtual_time.go(20)
+    with old_task_factory():
+        one = call(app, "/x")
+        await virtual_time.go(3)
+
+        assert (one.complete, bare.runs) == (True, 2)
+        bare.gate.set()
+        await one.done()
