@@ -302,7 +302,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
                 try:
                     self.work.late()
                 finally:
-                    self.close()
+                    self.stop_keeping()  # background work may take hours: the body is not held for it
 
     def left(self, waiter: Waiter) -> None:
         """One waits no more; idempotent."""

@@ -28,6 +28,7 @@ from .kit import (
     GatedApp,
     SlowCall,
     SteppedApp,
+    VirtualTime,
     all_of,
     call,
     chunk,
@@ -567,6 +568,31 @@ async def test_the_budget_never_counts_what_is_over(
     await settle()
     assert not dedup.flights.under_way
     assert dedup.flights.budget.used == 0
+
+
+@pytest.mark.parametrize("ttl", [0, 60])
+async def test_background_work_however_long_never_holds_the_body_that_was_sent(
+    ttl: int, virtual_time: VirtualTime, make_dedup: Make
+) -> None:
+    bare = SteppedApp(head(), chunk(b"x" * 1000, more=False), None)
+    dedup = make_dedup(Rule(EVERYTHING, ttl=ttl))
+    app = DedupMiddleware(bare, dedup=dedup)
+    one = call(app, "/x")
+    slow = SlowCall(app, make_scope("/x"))
+    await settle()
+    bare.step(2)
+    await settle()
+    assert dedup.flights.budget.used == 1000
+    await virtual_time.go(0.5)
+    assert dedup.flights.budget.used == 1000, "one has yet to read it"
+    slow.take_all()
+    await slow.done()
+
+    assert len(dedup.flights.under_way) == 1
+    assert dedup.flights.budget.used == 0
+    assert dedup.store.responses == (1 if ttl else 0)
+    bare.finish()
+    assert (await one.done()).body == slow.body == b"x" * 1000
 
 
 class CountingReader:

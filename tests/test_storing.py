@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -709,6 +711,21 @@ async def test_an_idle_engine_leaves_no_timer_behind(
 
     loop: Any = asyncio.get_running_loop()
     assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
+
+
+async def test_an_engine_that_nobody_holds_is_not_kept_by_the_loop_for_what_it_has_stored(
+    virtual_time: VirtualTime, clock: FakeClock
+) -> None:
+    app = DedupMiddleware(answers(), rules=[Rule("/x", ttl=86_400)], clock=clock)
+    await get(app, "/x")
+    await virtual_time.go(1)
+    gone = weakref.ref(app.dedup)
+
+    del app
+    gc.collect()
+
+    assert gone() is None
+    await virtual_time.go(30)
 
 
 async def test_aclose_takes_its_timer_along_and_the_engine_may_go_on(make_dedup: MakeDedup) -> None:

@@ -6,6 +6,7 @@ an empty store takes its place.
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
@@ -124,9 +125,13 @@ class Keeper:
             if self._sweeper[0].is_running():
                 return
             self._sweeper[1].cancel()  # that loop is over, or stands still for who knows how long
-        self._sweeper = (loop, loop.call_later(SWEEP_SECONDS, self._sweep, loop, context=Context()))
+        self._sweeper = (
+            loop,
+            loop.call_later(SWEEP_SECONDS, _sweep, weakref.ref(self), loop, context=Context()),
+        )
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+    def sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Free what has expired, and come back as long as there is more to expire."""
         self._sweeper = None
         started = self._clock()
         try:
@@ -138,3 +143,9 @@ class Keeper:
         finally:
             self._telemetry.record_store(self._clock() - started, "sweep")
         self._sweep_later(loop)
+
+
+def _sweep(keeper: weakref.ref[Keeper], loop: asyncio.AbstractEventLoop) -> None:
+    there = keeper()
+    if there is not None:  # a timer of the loop alone must not hold all that is stored
+        there.sweep(loop)
