@@ -192,12 +192,17 @@ class Engine:
         return self.recorder.failures if self.recorder is not None else 0
 
     async def drain(self, place: int | None = None) -> None:
-        """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use."""
+        """Cancel this loop's flights (of one middleware's app), and wait up to 3 s: it closes what they use.
+
+        A function is no app's; where nobody waits for its value any more it ends with the first one's.
+        """
         loop = asyncio.get_running_loop()
         tasks = {
             flight.task: flight
             for flight in list(self.flights.under_way.values())
-            if flight.loop is loop and flight.task is not None and place in (None, flight.place)
+            if flight.loop is loop
+            and flight.task is not None
+            and (place in (None, flight.place) or (flight.place is None and not flight.waiters))
         }
         for task in tasks:
             task.cancel()

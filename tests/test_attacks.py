@@ -745,6 +745,27 @@ async def test_one_apps_shutdown_never_cancels_the_flights_of_another(make_dedup
     assert await value is True
 
 
+async def test_a_function_that_runs_for_nobody_never_outlives_the_app_that_closes_what_it_uses(
+    make_dedup: Make,
+) -> None:
+    dedup, heard = make_dedup(), []
+    life = Life(DedupMiddleware(living(GatedApp()), dedup=dedup))
+
+    async def rows() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            heard.extend(life.heard)
+
+    left = asyncio.ensure_future(dedup.call("rows", rows, ttl=60))
+    await settle()
+    left.cancel()
+    await settle()
+    await life.shut_down()
+
+    assert heard == ["lifespan.startup.complete"], "it ended before the app was told to"
+
+
 async def test_a_shutdown_never_hangs_on_an_app_that_swallows_its_cancellation(
     make_dedup: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
