@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .core import freshness
 from .core.answer import read_answer
-from .core.conditional import confirms, updated, validators
+from .core.conditional import CONDITIONAL, confirms, updated, validators
 from .core.http import first
 from .telemetry import log
 
@@ -61,7 +61,9 @@ class Validation:
         """Run the app, conditionally where something can be confirmed; again without where it confirms another."""
         self._send = send
         stored = self.stored
-        asked = validators(stored.given_etag, stored.last_modified)
+        asked: Headers = []
+        if scope["method"] in CONDITIONAL:
+            asked = validators(stored.given_etag, stored.last_modified)
         headers: Headers = scope["headers"]
         before = dict(scope)
         try:

@@ -149,6 +149,15 @@ def test_what_is_stale_at_once_is_stored_to_be_validated_and_is_nobody_elses_bef
     assert (found.lifetime, found.kept - found.late, found.passed) == (0, REVALIDATABLE, "no-cache")
 
 
+def test_what_no_request_can_have_validated_is_not_stored_for_that() -> None:
+    # RFC 9110 s.13.1.2: a POST with If-None-Match is told 412
+    rule = Rule("/x", ttl="origin", vary="origin", methods=["POST"], collapse=True)
+
+    assert settled(rule, ETAG, method="POST") == ShareOnly(frozenset())
+    assert settled(rule, control("no-cache") | ETAG, method="POST") == Pass("no-cache")
+    assert kept(rule, control("max-age=60") | ETAG, method="POST").kept == 0
+
+
 GUESSED: list[tuple[str, Fields, float]] = [
     ("4.2.2 a tenth of its age", {"date": DATE, "last-modified": A_DAY_BEFORE}, 8640),
     ("4.2.2 a day at most", {"date": DATE, "last-modified": A_YEAR_BEFORE}, 86_400),

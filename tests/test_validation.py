@@ -11,7 +11,7 @@ import pytest
 
 from dedup_middleware import Dedup, DedupMiddleware, Rule
 
-from .cache_kit import Answer, Site, error, ok, status_of, unchanged
+from .cache_kit import DATE, Answer, Site, error, named, ok, status_of, unchanged
 from .kit import Call, FakeClock, SteppedApp, VirtualTime, call, chunk, get, head, settle, until
 from .telemetry_kit import Seen
 
@@ -103,6 +103,24 @@ async def test_both_validators_are_asked_about_and_the_clients_own_never_reach_t
     assert (answer.status, answer.body) == (200, b"one")
 
 
+@pytest.mark.parametrize("ttl", [10, "origin"])
+async def test_no_validator_is_put_to_a_method_that_would_answer_it_by_a_412(
+    ttl: int | str, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.13.1.2
+    rule = Rule("/x", ttl=ttl, methods=["POST"], collapse=True, stale_if_error=60)
+    site = Site(make_dedup, clock, rule, ok(cache_control="max-age=10", etag='"a"', last_modified=DATE))
+    await site.get(method="POST", body=b"query")
+    site.advance(11)
+    site.origin.then(ok(b"two"))
+
+    answer = await site.get(method="POST", body=b"query")
+
+    assert (answer.status, answer.body) == (200, b"two")
+    assert site.origin.requests[1].keys().isdisjoint({b"if-none-match", b"if-modified-since"})
+    assert site.origin.bodies[1] == b"query"
+
+
 async def test_a_client_that_has_what_was_confirmed_gets_its_own_304(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
@@ -126,6 +144,26 @@ async def test_a_confirmation_updates_the_fields_that_it_carries_and_no_field_of
         assert answer.body == b"one"
         fields = [answer.header(name) for name in (b"x-a", b"x-b", b"content-length", b"content-encoding")]
         assert fields == [b"2", b"3", b"3", b"x"]
+
+
+async def test_a_confirmation_takes_no_boundary_from_parts_that_stand_in_one_body(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.15.3.7.2: the type of such a body is not the representation's, of which a 304 speaks
+    kind = "Multipart/Byteranges; boundary=b"
+    fields = named({"content_type": kind, "cache_control": "max-age=10", "etag": '"a"'})
+    confirmed = unchanged(content_type="text/plain", etag='"a"', x="new")
+    site = Site(make_dedup, clock, SHARED, (206, fields, b"--b..."), confirmed)
+    two = [(b"range", b"bytes=0-1,4-5")]
+    await site.get(headers=two)
+    site.advance(11)
+
+    answers = [await site.get(headers=two) for _ in range(2)]
+
+    assert site.origin.runs == 2
+    assert [(one.header(b"content-type"), one.header(b"x")) for one in answers] == [
+        (kind.encode(), b"new")
+    ] * 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from .fields import http_date, names_listed, none_match
 from .http import SAFE_METHODS, Headers, StoredResponse, first, values
 from .names import HOP_BY_HOP, ONE_EXCHANGE
 
+CONDITIONAL: Final = ("GET", "HEAD", "QUERY")
+"""Methods to which a validator that matches brings a 304; to all others a 412 (RFC 9110 s.13.1.2, RFC 10008 s.2)."""
 NOT_IN_304: Final = frozenset(
     b"content-length content-encoding content-type content-language content-range last-modified "
     b"transfer-encoding".split()
@@ -48,7 +50,7 @@ def not_modified(
     the response's own date, so that none is later than it is. A date that is none is ignored, and so is one of several
     (RFC 9110 s.13.1.3).
     """
-    if status not in (200, 206) or method not in ("GET", "HEAD", "QUERY"):
+    if status not in (200, 206) or method not in CONDITIONAL:
         return False
     lines = values(request, b"if-none-match")
     if lines:
@@ -146,8 +148,13 @@ def freshened(stored: Headers, update: Headers) -> Headers:
 
 
 def updated(stored: StoredResponse, update: Headers) -> Headers:
-    """The fields of a stored response, `freshened`; where its entity tag is ours, it is that of what they say now."""
+    """The fields of a stored response, `freshened`; where its entity tag is ours, it is that of what they say now.
+
+    The type of several parts in one body is that body's own, and no 304 knows its boundary (RFC 9110 s.15.3.7.2).
+    """
     fields = stored.head.headers
+    if (first(fields, b"content-type") or b"").lower().startswith(b"multipart/byteranges"):
+        update = [pair for pair in update if pair[0].lower() != b"content-type"]
     if not stored.own_etag:
         return freshened(fields, update)
     fields = freshened([pair for pair in fields if pair[0].lower() != b"etag"], update)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from . import fields, freshness
+from .conditional import CONDITIONAL
 from .names import CLIENT_STATE, PERSONAL_FIELDS
 from .status import Reason
 
@@ -264,7 +265,7 @@ def _by_origin(
         if_error = _window(said, b"stale-if-error", lifetime and rule.stale_if_error)
     if answer.status >= 500:  # as above
         if_error = 0.0
-    again = (answer.validates and answer.status == 200) or (
+    again = (answer.validates and answer.status == 200 and method in CONDITIONAL) or (
         rule.honor_request_directives and not rigid and lifetime > 0
     )
     # What was stale when it came has used up some of its windows.
