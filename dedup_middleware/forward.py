@@ -207,7 +207,8 @@ class Forward(Work, Unseen, msgspec.Struct, eq=False):
                 if not flight.complete:
                     return  # the app's call was over first
             flight.took = self.dedup.clock() - flight.opened_at
-            if type(settled.settlement) is not Keep or settled.mangled or not flight.keeping:
+            kept = settled.settlement
+            if type(kept) is not Keep or not kept.lifetime or settled.mangled or not flight.keeping:
                 flight.joinable = False  # who comes now asks anew
             outgrown = self.dedup.outgrown
             if (outgrown.young or outgrown.old) and not settled.mangled and flight.total <= flight.limit:

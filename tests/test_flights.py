@@ -768,6 +768,27 @@ async def test_a_landed_flight_answers_newcomers_at_once_before_it_is_stored(
     assert (await get(app)).header(STATUS) == b"dedup; hit; ttl=60"
 
 
+@pytest.mark.parametrize("rule", [Rule(ttl="origin"), Rule.shared_cache()], ids=["cautious", "shared"])
+async def test_a_landed_flight_answers_no_newcomer_with_what_says_nothing_of_its_freshness(
+    rule: Rule, make_dedup: Make
+) -> None:
+    """It is stored to be validated, and no later request may have it before (RFC 9111 s.4)."""
+    bare = SteppedApp(head(200, [(b"etag", b'"a"')]), chunk(b"landed", more=False), None)
+    app = DedupMiddleware(bare, dedup=make_dedup(default=rule))
+    leader, follower = call(app), call(app)
+    await settle()
+    bare.step(2)
+    await settle()
+    assert (leader.body, follower.body, bare.runs) == (b"landed", b"landed", 1)
+
+    newcomer = call(app)
+    await settle()
+
+    assert (newcomer.started, bare.runs) == (False, 2)
+    bare.finish()
+    await all_of([leader, follower, newcomer])
+
+
 async def test_an_immediate_repeat_is_a_hit(make_dedup: Make) -> None:
     bare = GatedApp(opened=True)
     app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(ttl=60)))
