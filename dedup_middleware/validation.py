@@ -69,7 +69,7 @@ class Validation:
         try:
             scope["headers"] = [*headers, *asked]
             await self._app(scope, receive, self._hear)
-            if self._again:
+            if self._again and not self._started:  # unless it stood in meanwhile: then nobody waits for more
                 self._asks = self._silent = False
                 scope.clear()
                 scope.update(before)

@@ -263,6 +263,35 @@ async def test_asked_again_the_app_gets_the_body_again_and_a_scope_that_nobody_h
     assert seen == [(b"question", False)] * 3
 
 
+async def test_an_app_is_not_asked_again_once_a_stored_response_stood_in(
+    virtual_time: VirtualTime, make_dedup: MakeDedup, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its 304 fitted nothing, and its background work outlasted max_wait."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(b"if-none-match" in dict(scope["headers"]))
+        await send(head(304 if asked[-1] else 200, fields if len(asked) == 1 else [(b"etag", b'"b"')]))
+        await send(chunk(b"" if asked[-1] else b"one", more=False))
+        if asked[-1]:
+            await background.wait()
+
+    asked: list[bool] = []
+    background = asyncio.Event()
+    fields = [(b"etag", b'"a"'), (b"cache-control", b"max-age=10, stale-if-error=60")]
+    site = DedupMiddleware(app, dedup=make_dedup(Rule("/x", ttl="origin", max_wait=5)))
+    await get(site, "/x")
+    clock.advance(11)
+    one = call(site, "/x")
+    await virtual_time.go(6)
+    assert (one.body, status_of(one)) == (b"one", "dedup; fwd=stale; detail=stale-if-error")
+
+    background.set()
+    await one.done()
+
+    assert asked == [False, True]
+    assert not caplog.records
+
+
 async def test_a_304_that_nobody_asked_for_the_second_time_is_the_apps_own_and_is_nobody_elses(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
