@@ -103,6 +103,20 @@ async def test_both_validators_are_asked_about_and_the_clients_own_never_reach_t
     assert (answer.status, answer.body) == (200, b"one")
 
 
+@pytest.mark.parametrize("listed", [{"vary": ["if-none-match"]}, {"identity": ["if-none-match"]}], ids=str)
+async def test_a_rule_that_names_a_validator_has_the_app_judge_no_clients_own(
+    listed: dict[str, Any], make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    """Its 304 would be taken for one about what is stored."""
+    rule = Rule("/x", ttl="origin", **listed)
+    site = await stale(make_dedup, clock, rule, ok(b"two", cache_control="max-age=10", etag='"b"'))
+
+    answer = await site.get(headers=[(b"if-none-match", b'"b"')])
+
+    assert [value for name, value in site.origin.scopes[1]["headers"] if name == b"if-none-match"] == [b'"a"']
+    assert (answer.status, status_of(answer)) == (304, "dedup; fwd=stale; stored; ttl=10")
+
+
 @pytest.mark.parametrize("ttl", [10, "origin"])
 async def test_no_validator_is_put_to_a_method_that_would_answer_it_by_a_412(
     ttl: int | str, make_dedup: MakeDedup, clock: FakeClock

@@ -112,12 +112,12 @@ class Reading(Surroundings):
 
     def part(self, name: bytes) -> Part:
         """What becomes of a field of this name (lower case)."""
+        if name in VALIDATORS:  # also one that the rule names: where it stores, they are ours
+            return Part.HIDDEN if self.rule.stores else Part.KEYED
         if name in NEVER_DROPPED or name in self.added:
             return Part.KEYED
         if name == b"content-length":
             return Part.VISIBLE
-        if name in VALIDATORS:
-            return Part.HIDDEN if self.rule.stores else Part.KEYED
         if name == b"cookie":
             return Part.KEYED if self.by_caller else Part.COOKIE
         text = name.decode("latin-1")
