@@ -576,6 +576,32 @@ async def test_a_part_of_a_number_rules_response_is_the_apps_to_answer(
     assert site.origin.runs == 2
 
 
+async def test_no_hit_tells_of_a_second_that_is_over_however_long_its_response_took_to_come(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    """The seconds of its age and those for which it has been here end at different moments."""
+    site = Site(make_dedup, clock, SHARED, ok(cache_control="max-age=10"))
+    site.origin.hold()
+    slow = site.call()
+    await settle()
+    site.advance(0.75)
+    site.origin.release()
+    assert status_of(await slow.done()) == "dedup; fwd=uri-miss; stored; ttl=9"
+
+    told = []
+    for seconds in (0.5, 0.625, 0.125, 0.5):  # 0.5, 1.125, 1.25 and 1.75 after it came
+        site.advance(seconds)
+        hit = await site.get()
+        told.append((status_of(hit), hit.header(b"age")))
+
+    assert told == [
+        ("dedup; hit; ttl=9", b"1"),
+        ("dedup; hit; ttl=8", b"1"),
+        ("dedup; hit; ttl=8", b"2"),
+        ("dedup; hit; ttl=8", b"2"),
+    ]
+
+
 @pytest.mark.parametrize("ttl", [60, "origin"])
 async def test_a_precondition_of_a_method_that_may_write_is_never_withheld_from_the_app(
     ttl: int | str, make_dedup: MakeDedup, clock: FakeClock

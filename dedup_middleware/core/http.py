@@ -115,7 +115,7 @@ class StoredResponse(Unseen, msgspec.Struct, eq=False, gc=False):
             (b"age", b"%d" % age),
             (b"cache-status", b"dedup; hit; ttl=%d%b" % (left, self.line_end)),
         )
-        self.tail_until = now + 1 - age % 1
+        self.tail_until = now + 1 - max(age % 1, here % 1)  # whichever second is over first
 
 
 class StoredValue(Unseen, msgspec.Struct, eq=False):
