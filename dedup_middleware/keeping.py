@@ -128,7 +128,7 @@ def to_store(
     if answer.age is not None:  # told anew with each hit
         headers = [pair for pair in headers if pair[0].lower() != b"age"]
     etag, own = answer.etag, False
-    if rule.add_etag and answer.status != 206:  # a part's bytes say nothing of the whole's
+    if rule.add_etag and answer.status not in (206, 416):  # whose own bytes say nothing of the whole's
         if tagged:  # made anew: not everything that it was made of need be stored
             headers = [pair for pair in headers if pair[0].lower() != b"etag"]
         if first(headers, b"etag") is None:

@@ -1350,6 +1350,19 @@ async def test_a_head_of_the_app_without_a_tag_agrees_with_what_has_one_of_ours(
     assert (answer.body, answer.header(b"etag"), status_of(answer)) == (b"one", tag, "dedup; hit; ttl=10")
 
 
+async def test_what_says_that_a_range_is_not_there_gets_no_tag_of_its_own_bytes(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.8.8.3: it would be taken for the tag of the whole
+    fields = named({"content_range": "bytes */3", "cache_control": "max-age=10"})
+    site = Site(make_dedup, clock, Rule("/x", ttl="origin", add_etag=True), (416, fields, b""))
+    await site.get(headers=part("5-"))
+
+    hit = await site.get(headers=part("5-"))
+
+    assert (hit.status, hit.header(b"etag"), status_of(hit)) == (416, None, "dedup; hit; ttl=10")
+
+
 # -- lifetimes that differ -------------------------------------------------------------------------------------------
 
 
