@@ -484,6 +484,21 @@ async def test_a_heads_date_is_that_by_which_a_client_asks_from_then_on(
     assert site.origin.runs == 2
 
 
+async def test_what_a_head_has_renewed_is_not_as_old_as_its_date(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9111 s.4.3.5; the Date is the stored one's where the HEAD's 200 has none
+    site = Site(
+        make_dedup, clock, SHARED, ok(cache_control="max-age=60", date=DATE), ok(cache_control="max-age=60")
+    )
+    await site.get()
+    site.advance(61)
+    await site.get(method="HEAD")
+
+    answer = await site.get()
+    assert (answer.header(b"age"), status_of(answer)) == (b"0", "dedup; hit; ttl=60")
+
+
 @pytest.mark.parametrize("last", [error(503), None], ids=["fails", "agrees"])
 async def test_a_head_that_ran_without_a_hidden_cookie_says_nothing_of_that_cookies_variant(
     last: Answer | None, make_dedup: MakeDedup, clock: FakeClock
@@ -673,6 +688,19 @@ async def test_a_stored_part_answers_ranges_within_it_and_no_other(
     assert status_of(other) == status_of(whole) == "dedup; fwd=partial; stored; ttl=60"
     assert (whole.body, site.origin.runs) == (b"0123456789", 3)
     assert (await site.get(headers=part("0-1"))).body == b"01"  # of the whole, which is stored by now
+
+
+@pytest.mark.parametrize("asked", [[], part("3-4")], ids=["plain", "Range"])
+async def test_a_stored_part_never_answers_a_head(
+    asked: Pairs, make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.14.2: a Range is of a GET alone
+    partial = (206, {"cache-control": "max-age=60", "content-range": "bytes 2-4/10", "etag": '"a"'}, b"234")
+    site = Site(make_dedup, clock, SHARED, partial, WHOLE)
+    await site.get(headers=part("2-4"))
+
+    assert (await site.get(method="HEAD", headers=asked)).status == 200
+    assert site.origin.runs == 2
 
 
 @pytest.mark.parametrize("fields", [{}, {"cache_control": "max-age=60"}])
@@ -994,6 +1022,18 @@ async def test_an_older_response_does_not_come_back_when_a_newer_one_is_refused(
 
     assert (await site.get(headers=of("1", "1"))).body == b"not to be kept"
     assert (await site.get(headers=of("1", "1"))).body == b"newest"
+
+
+async def test_an_error_that_names_no_field_hides_no_stored_variant(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    html, json, text = ([(b"accept", kind)] for kind in (b"text/html", b"application/json", b"text/plain"))
+    stored = ok(cache_control="max-age=60", vary="accept")
+    site = Site(make_dedup, clock, ORIGIN, stored, stored, error())
+    for headers in (html, json, text):
+        await site.get(headers=headers)
+
+    assert [status_of(await site.get(headers=headers))[:10] for headers in (html, json)] == ["dedup; hit"] * 2
 
 
 async def test_a_variant_that_is_not_stored_is_a_vary_miss(make_dedup: MakeDedup, clock: FakeClock) -> None:
@@ -1522,7 +1562,7 @@ async def test_blanks_around_what_a_write_names_are_no_part_of_it(
     site = Site(make_dedup, clock, SITE, ok(cache_control=LASTS, cache_groups='\t"g" '))
     await site.get("/a")
 
-    await written(site, cache_group_invalidation=' "g"\t')
+    await written(site, cache_group_invalidation='\t"g" ')
 
     assert "hit" not in status_of(await site.get("/a"))
 

@@ -152,6 +152,30 @@ async def test_one_fingerprint_or_one_rule_is_dropped_with_its_flights(make_dedu
         dedup.invalidate_key("no digest")
 
 
+@pytest.mark.parametrize("by", ["key", "rule"])
+async def test_what_is_dropped_by_its_fingerprint_or_rule_takes_no_other_flight_along(
+    by: str, make_dedup: Make
+) -> None:
+    dedup = make_dedup(GIT, CHAT)
+    gated = GatedApp()
+    app = DedupMiddleware(gated, dedup=dedup)
+    calls = [call(app, "/git/a"), call(app, "/chat")]
+    await settle()
+    dropped = next(one for one in dedup.under_way() if one.rule == "git")
+
+    if by == "key":
+        dedup.invalidate_key(dropped.key)
+    else:
+        dedup.invalidate_rule("git")
+    calls.append(call(app, "/chat"))
+    gated.gate.set()
+    for one in calls:
+        await one.done()
+
+    assert [one.rule for one in dedup.held()] == ["chat"]
+    assert gated.runs == 2
+
+
 async def test_hits_are_told_once_to_who_records_them(make_dedup: Make) -> None:
     dedup = make_dedup(GIT)
     app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)

@@ -653,6 +653,14 @@ async def test_a_confirmation_that_nobody_waits_for_is_cancelled_and_the_stored_
         (ok(b"two", cache_control="no-store"), [], "forwarded", "no-store", 200),
         (error(404), [(b"cache-control", b"max-age=1")], "forwarded", "stale", 404),
         (ok(b"two"), [(b"cache-control", b"max-stale")], "stale", "max-stale", 200),
+        (
+            ok(b"two"),
+            [(b"cache-control", b"max-stale"), (b"if-none-match", b'"a"')],
+            "stale",
+            "max-stale",
+            304,
+        ),
+        (ok(b"two"), [(b"cache-control", b"max-stale"), (b"range", b"bytes=0-0")], "stale", "max-stale", 206),
         (ok(b"two"), [(b"cache-control", b"only-if-cached")], "bypassed", "only-if-cached", 504),
     ],
 )
