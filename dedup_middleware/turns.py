@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from .bypass import bypass
 from .core.assess import MISS, STANDS_IN, Ask, Refuse, Serve
+from .core.http import SAFE_METHODS
 from .core.shape import NO_SHAPE
 from .following import follow
 from .forward import Forward
@@ -142,7 +143,7 @@ async def _turn(exchange: Exchange, loop: Loop, turn: int, of_whole: Ask) -> boo
         forward,
         now,
         listed=alone is None,
-        runs_on=exchange.method not in ("GET", "HEAD", "QUERY"),
+        runs_on=exchange.method not in SAFE_METHODS,
         place=plan.place,
     )
     if flight is None:

@@ -571,8 +571,9 @@ async def test_a_nested_request_may_use_the_store(make_dedup: Make) -> None:
 # -- deserted flights --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "QUERY", "OPTIONS"])
 async def test_a_deserted_flight_is_left_alone_by_newcomers_told_and_only_then_cancelled(
-    virtual_time: VirtualTime, make_dedup: Make
+    method: str, virtual_time: VirtualTime, make_dedup: Make
 ) -> None:
     heard: list[Message] = []
     cancelled: list[float] = []
@@ -587,9 +588,9 @@ async def test_a_deserted_flight_is_left_alone_by_newcomers_told_and_only_then_c
             cancelled.append(clock.now)
             raise
 
-    dedup = make_dedup()
+    dedup = make_dedup(Rule("/", methods=[method]))
     app = DedupMiddleware(waiting, dedup=dedup)
-    calls = [call(app), call(app)]
+    calls = [call(app, "/", method), call(app, "/", method)]
     await virtual_time.go(0.2)
     calls[0].disconnect()
     await virtual_time.go(60.0 - 31.0)
@@ -600,7 +601,7 @@ async def test_a_deserted_flight_is_left_alone_by_newcomers_told_and_only_then_c
     calls[1].disconnect()
     await settle()
     assert heard[1] == {"type": "http.disconnect"}
-    newcomer = call(app)
+    newcomer = call(app, "/", method)
     await settle()
     assert len(heard) == 3, "it left the table before it was cancelled"
     assert len(dedup.flights.under_way) == 2
