@@ -198,18 +198,20 @@ async def test_a_callers_writes_leave_other_callers_their_flights_and_responses(
         ({"headers": [*ALICE, (b"cookie", b"sid=5")]}, True),  # a write may carry more than a read
         ({"headers": []}, True),  # or less: only what both carry tells them apart
         ({"headers": ALICE, "client": "192.0.2.77"}, False),
-        ({"headers": [*ALICE, (b"x-forwarded-for", b"192.0.2.77")]}, True),
+        ({"headers": [*ALICE, (b"x-forwarded-for", b"192.0.2.1")]}, True),
+        ({"headers": [*ALICE, (b"x-forwarded-for", b"192.0.2.77")]}, False),  # another one behind the proxy
     ],
 )
 async def test_a_caller_is_its_credentials_and_its_address(
     writer: dict[str, Any], same: bool, make_dedup: MakeDedup
 ) -> None:
+    reader = [*ALICE, (b"x-forwarded-for", b"192.0.2.1")]
     notebook = Notebook()
     app = DedupMiddleware(notebook, dedup=make_dedup())
-    before = await slow_get(app, notebook, headers=ALICE)
+    before = await slow_get(app, notebook, headers=reader)
     await get(app, "/elsewhere", "POST", **writer)
 
-    after = call(app, "/x", "GET", ALICE)
+    after = call(app, "/x", "GET", reader)
     await settle()
     notebook.gate.set()
     await asyncio.gather(before.task, after.task)
