@@ -89,7 +89,7 @@ class ResponseInvalidated(Event, frozen=True, kw_only=True, tag="response.invali
     """So many stored responses went because somebody asked.
 
     `by` is "code", "request" (one that writes) or "administrator". `tags`, `rule` or `key` (a digest in hex) say what
-    was named: without them, all. A request's own target is not told.
+    was named: without them all, or, by a request, its own target alone, which is not told.
     """
 
     by: str

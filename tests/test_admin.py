@@ -300,6 +300,22 @@ async def test_what_code_and_requests_invalidate_is_written_down_with_who() -> N
     ]
 
 
+async def test_a_write_that_drops_its_own_target_alone_does_not_stand_in_the_audit_log_as_all() -> None:
+    house = House()
+    await store(house, *"ab")
+    async with house.client() as client:
+        await client.post("http://app.test/items/b")
+    recorder = house.dedup.events._subscriptions[0]._listener
+    await eventually(lambda: recorder.invalidations)  # type: ignore[attr-defined] # the administration's own listener
+    async with house.owner() as owner:
+        items = (await owner.get("api/audit")).json()["items"]
+
+    assert [(one["who"], one["what"], one["target"], one["result"]) for one in items] == [
+        ("request", "invalidated", "its own target", "1 dropped")
+    ]
+    assert house.dedup.stats().responses == 1
+
+
 async def test_an_administrator_s_invalidation_is_told_once_and_by_its_name() -> None:
     house = House()
     await store(house, *"ab")

@@ -36,7 +36,9 @@ def _named(event: ResponseInvalidated) -> str:
         return f"rule {event.rule}"
     if event.key is not None:
         return f"key {event.key}"
-    return f"tags {', '.join(event.tags[:20])}" if event.tags else "all"
+    if event.tags:
+        return f"tags {', '.join(event.tags[:20])}"
+    return "its own target" if event.by == "request" else "all"
 
 
 class Follower(msgspec.Struct, frozen=True):
