@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .core.errors import ForwardFailed
+from .events import ResponseServed
 from .function import PARTITION, Function
 from .nesting import current, waiting, waits_for_itself
 from .telemetry import DEBUG, Told, requests_log
@@ -69,10 +70,13 @@ class Call:
                     dedup.note(self.label, self.key, value)
                 told = self._told("hit", "fresh")
                 told.flight, told.link = value.flight, value.link
-                told.saved, told.age = value.seconds, dedup.clock() - value.stored_at
+                told.saved, told.age = value.seconds, (age := dedup.clock() - value.stored_at)
                 self._tell(told)
-                if requests_log.isEnabledFor(DEBUG):
+                logs = requests_log.isEnabledFor(DEBUG)
+                if logs:
                     dedup.telemetry.debug(told)
+                if self.started >= dedup.telemetry.quiet_until:
+                    self._served(age, quiet=self.tracer is None and not logs)
                 return value.value
             flight = None if attempt == 2 else dedup.flights.find(loop, self.key)
             # The invalidation of this call's own tags concerns the value too: from now on, and since it was begun.
@@ -162,6 +166,17 @@ class Call:
             raise
         finally:
             self._tell(self._told("bypassed", reason, error))
+
+    def _served(self, age: float, *, quiet: bool) -> None:
+        """Tell of a hit as of a request's: of one a second, where neither a tracer nor the log hears of each."""
+        dedup = self.dedup
+        if dedup.events.heard:
+            took = dedup.clock() - self.started
+            dedup.events.publish(
+                ResponseServed(at=time.time(), rule=self.label, key=self.key.hex(), duration=took, age=age)
+            )
+        if quiet:
+            dedup.telemetry.quiet_until = dedup.telemetry.look_again
 
     def _told(self, outcome: Outcome, reason: Reason, error: str | None = None) -> Told:
         return Told(outcome, reason, self.label, "", self.key, error=error)

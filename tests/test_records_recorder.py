@@ -21,7 +21,7 @@ from dedup_middleware.records.collecting import Collecting
 from dedup_middleware.records.gathering import Gathering
 from dedup_middleware.records.recorder import Recorder
 
-from .kit import GatedApp, eventually, get, together
+from .kit import FakeClock, GatedApp, eventually, get, together
 from .records_kit import NOW, BrokenError, FakeLedger, collapsed, completed, fails
 from .telemetry_kit import Metrics
 
@@ -108,6 +108,40 @@ async def test_functions_are_recorded_too(make: Make) -> None:
 
     assert ledger.total("executions", "execution_count") == 1
     assert ledger.total("executions", "cache_hits") == 2
+
+
+async def test_a_function_s_hits_are_not_left_out_of_how_long_its_calls_take(make: Make) -> None:
+    dedup, ledger, recorder = make()
+
+    async def read() -> int:
+        return 5
+
+    for _ in range(3):
+        await dedup.call(("a",), read, ttl=60)
+    assert await recorder.settle()
+
+    assert ledger.total("latencies", "number") == 2 * 3
+
+
+async def test_a_stale_answer_for_an_error_is_not_timed_as_a_hit(make: Make) -> None:
+    """Its request took as long as the run that failed, which is timed itself."""
+    clock = FakeClock()
+    dedup, ledger, recorder = make(Rule("/kept/{id}", ttl=60, stale_if_error=600), clock=clock)
+    replies: list[Any] = [200, 503]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": replies.pop(0), "headers": []})
+        await send({"type": "http.response.body", "body": b"kept"})
+
+    middleware = DedupMiddleware(app, dedup=dedup)
+    await get(middleware, "/kept/7")
+    await get(middleware, "/kept/7")
+    clock.advance(61)
+    stood_in = await get(middleware, "/kept/7")
+    assert await recorder.settle()
+
+    assert (stood_in.header(b"cache-status") or b"").endswith(b"; detail=stale-if-error")
+    assert ledger.total("latencies", "number") == 2 * 3  # two runs and one hit
 
 
 async def test_nothing_of_a_request_is_recorded_but_templates_and_digests(make: Make) -> None:

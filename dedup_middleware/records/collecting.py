@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .gathering import Gathering
-from .outcomes import STORED
+from .outcomes import STOOD_IN, STORED
 
 if TYPE_CHECKING:
     from ..stores import Store
@@ -67,7 +67,7 @@ class Collecting:
             self._told[key] = (number, saved)
             more, more_saved = number - known, saved - known_saved
             gathering.requests(tally.label, minute, tally.outcome, tally.reason, more, more_saved)
-            if tally.outcome in STORED:
+            if tally.outcome in STORED and tally.reason != STOOD_IN:
                 before = self._unsampled.get((tally.label, minute), (0, 0.0))
                 self._unsampled[tally.label, minute] = (before[0] + more, before[1] + more_saved)
         for (rule, at), (number, saved) in list(self._unsampled.items()):

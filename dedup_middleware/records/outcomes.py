@@ -12,4 +12,6 @@ COLUMNS: Final = ("hit", "stale", "revalidated", "collapsed", "forwarded", "bypa
 SPARING: Final = COLUMNS[:4]
 """Answered by what was stored or by another one's flight. A revalidation ran the app too, and is an execution."""
 STORED: Final = ("hit", "stale")
-"""Answered by what was stored alone: no event tells of each of these, so that they are counted and sampled."""
+"""Answered by what was stored: no event tells of each of these, so that they are counted and sampled."""
+STOOD_IN: Final = "stale-if-error"
+"""Why a stale response answered that was no hit: its request took as long as the run that failed."""
