@@ -130,6 +130,15 @@ def test_a_person_reads_one_sentence(fields: dict[str, Any], found: Found, turn:
     assert sentence(Alert("x", **fields), found, found.value or 0.0, turn) == text
 
 
+def test_a_rate_that_is_not_measured_any_more_is_not_said_to_have_left_the_threshold() -> None:
+    alert = Alert("x", "hit-rate", below=0.5)
+
+    assert (
+        sentence(alert, Found(None), 0.1, "over")
+        == "x: hit rate within 60 s: too few requests to tell, no longer known to be below 50.0%"
+    )
+
+
 # -- windows ---------------------------------------------------------------------------------------------------------
 
 

@@ -65,10 +65,11 @@ def sentence(alert: Alert, found: Found, value: float, turn: Turn) -> str:
     key = f", fingerprint {found.key}" if found.key else ""
     others = f", and {found.others} more above it" if found.others else ""
     limit = f"{'above' if alert.above is not None else 'below'} {_shown(alert, alert.threshold)}"
+    measured = _shown(alert, value)
     over = f"no longer {limit}" if turn == "over" else f"still {limit}" if turn == "again" else limit
-    return (
-        f"{alert.name}: {_WHAT[alert.watch]}{where}{why}{within}: {_shown(alert, value)}, {over}{key}{others}"
-    )
+    if turn == "over" and found.value is None:  # the last value may well be past the threshold
+        measured, over = "too few requests to tell", f"no longer known to be {limit}"
+    return f"{alert.name}: {_WHAT[alert.watch]}{where}{why}{within}: {measured}, {over}{key}{others}"
 
 
 def _shown(alert: Alert, value: float) -> str:
