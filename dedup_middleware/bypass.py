@@ -7,11 +7,13 @@ its head goes out, and again when the app's call is over (a framework may commit
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .core.assess import wants
 from .core.decide import Bypass, Consider
 from .core.effects import effects
+from .core.http import oversized
 from .core.targets import target_name
 from .serving import refuse
 from .telemetry import Told
@@ -41,7 +43,12 @@ async def bypass(
 
     Where its rule heeds only-if-cached, one that says so is refused: nothing stored answers it (RFC 9111 s.5.2.1.7).
     """
-    if isinstance(plan, Consider) and plan.heeds and wants(scope["headers"]).only_if_cached:
+    if (
+        isinstance(plan, Consider)
+        and plan.heeds
+        and not oversized(chain.from_iterable(scope["headers"]))
+        and wants(scope["headers"]).only_if_cached
+    ):
         await refuse(dedup, plan, scope, send, span)
         return
     telemetry = dedup.telemetry

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from .http import MOST_BYTES
 from .paths import BAD_PATH
 
 _BAD_RAW_PATH = re.compile(
@@ -18,7 +19,12 @@ _BAD_QUERY = re.compile(rb"[\x00-\x20\x7f]")
 
 
 def ambiguous(path: str, raw_path: bytes | None) -> bool:
-    """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...)."""
+    """Whether a cache and an app could read this path differently (absolute form, dot segments, encoded slashes...).
+
+    What is too long to be read is not looked through.
+    """
+    if len(path) > MOST_BYTES:
+        return True
     if raw_path is not None:
         if type(raw_path) is not bytes:
             return True  # an outer layer's, which has rewritten the target
@@ -32,5 +38,5 @@ def ambiguous(path: str, raw_path: bytes | None) -> bool:
 
 
 def ambiguous_query(query: bytes) -> bool:
-    """Whether a query holds what no URI does (control characters, spaces), or is no bytes: an outer layer's."""
-    return type(query) is not bytes or _BAD_QUERY.search(query) is not None
+    """Whether a query holds what no URI does (control characters, spaces), is no bytes (another layer's) or long."""
+    return type(query) is not bytes or len(query) > MOST_BYTES or _BAD_QUERY.search(query) is not None

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from .http import Headers
+from .http import Headers, oversized
 from .names import ADDRESS_FIELDS, ANALYTICS_COOKIE, is_credential
 from .targets import address_name, target_name
 from .unseen import Unseen
@@ -107,7 +108,8 @@ class Caller(Unseen, msgspec.Struct, eq=False):
         """Credential fields, cookies one by one, and what proxies say of the address."""
         if self._parts is None:
             found: dict[bytes, list[bytes]] = {}
-            for name, value in self.headers:
+            # One that says too much to be read may be anybody.
+            for name, value in () if oversized(chain.from_iterable(self.headers)) else self.headers:
                 field = name.lower()
                 if field == b"cookie":
                     for cookie, pair in cookie_pairs(without_analytics(value)):

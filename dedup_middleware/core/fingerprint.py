@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from . import canonical, fields
+from .http import oversized
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
 from .seen import Seen, is_open
@@ -178,6 +179,8 @@ class Fingerprinter:
         reading = self.reading
         headers = said[HEADERS]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
+        if oversized(values):
+            return "too-many-headers"
         layout = self._layouts.young.get(names) or reading.layout(names)
         for i in layout.whole_cookies:
             if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):

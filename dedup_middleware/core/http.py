@@ -20,6 +20,9 @@ Scope = MutableMapping[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """Methods that change nothing (RFC 9110 s.9.2.1; QUERY: RFC 10008); every other one, known or not, is unsafe."""
 
+MOST_BYTES = 32 * 1024
+"""Bytes of a request's target, and of its fields: more are not read here, as not every server has a bound."""
+
 PAIR_OVERHEAD = 56 + 2 * 33
 """Bytes that CPython needs for one header pair beside its text: a tuple and two bytes objects."""
 
@@ -166,6 +169,14 @@ def _shell_size(value: object) -> int:
         return sys.getsizeof(value)
     except Exception:  # noqa: BLE001 - this asks its class, too
         return object.__sizeof__(value)
+
+
+def oversized(said: Iterable[bytes]) -> bool:
+    """Whether what a request's fields say is more than is read here."""
+    try:
+        return sum(map(len, said)) > MOST_BYTES
+    except TypeError:  # of something else than bytes: who reads it says so
+        return False
 
 
 def values(headers: Headers, name: bytes) -> list[bytes]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import canonical
 from .callers import cookie_pairs, join_cookies, without_analytics
+from .http import oversized
 from .memo import Memo
 from .names import (
     ADDRESS_FIELDS,
@@ -160,7 +161,7 @@ class Reading(Surroundings):
         if known is not None:
             return known
         names = tuple(name.lower() for name in wire_names)
-        if len(names) > MAX_HEADERS:
+        if len(names) > MAX_HEADERS or oversized(names):
             return Layout((), [], "too-many-headers", self._digest)
         parts = [self.part(name) for name in names]
         doubt: Reason | None = None
