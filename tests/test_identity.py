@@ -252,6 +252,47 @@ async def test_the_app_sees_no_state_that_the_fingerprint_leaves_out(
     assert ("tenant" in scope) is tenant
 
 
+FORWARDED: dict[str, tuple[list[bytes], list[bytes], bool]] = {
+    "another address": ([b"for=192.0.2.7"], [b'by=10.0.0.1;FOR="[2001:db8::1]:4711"'], True),
+    "none": ([b"for=192.0.2.7, for=10.0.0.1"], [], True),
+    "another address beside one host": ([b"for=192.0.2.7;host=a;proto=https"], [b"for=_x;host=a;proto=https"], True),
+    "another host": ([b"for=192.0.2.7;host=a"], [b"for=192.0.2.7;host=b"], False),
+    "another scheme": ([b"proto=http"], [b"proto=https"], False),
+    "a host": ([b"host=a"], [], False),
+    "the same host of another hop": ([b"for=192.0.2.7;host=a, for=_x"], [b"for=192.0.2.7, for=_x;host=a"], False),
+    "the same host on another line": ([b"for=192.0.2.7", b"host=a"], [b"host=a"], False),
+    "a host that holds an address": ([b'host="a for=_x"'], [b'host="a for=_y"'], False),
+    "an address that holds a host": ([b'for="_x;host=a"'], [b'for="_x;host=b"'], False),
+    "an escaped quote": ([b'for="\\";host=a;by="'], [b'for="\\";host=b;by="'], False),
+    "what is not in the grammar": ([b"for=_x host=a"], [b"for=_x host=b"], False),
+    "no parameter at all": ([b"192.0.2.7"], [b"192.0.2.8"], False),
+    "another parameter that ends so": ([b"therefor=a"], [b"therefor=b"], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vary", [None, [], "origin"], ids=str)
+@pytest.mark.parametrize("case", FORWARDED)
+async def test_a_host_beside_an_address_is_never_taken_on_the_oath_of_who_asks(
+    make_dedup: Make, case: str, vary: Any
+) -> None:
+    """An app may make its links of what Forwarded says (Falcon's `forwarded_uri`): one attacker's would go to all."""
+    attackers, victims, are_one = FORWARDED[case]
+    dedup = make_dedup(default=Rule(ttl=60, identity=lambda _: ANONYMOUS, vary=vary))
+    app = DedupMiddleware(GatedApp(opened=True), dedup=dedup)
+
+    first = await get(app, headers=[(b"forwarded", line) for line in attackers])
+    second = await get(app, headers=[(b"forwarded", line) for line in victims])
+
+    assert (first.body == second.body) is are_one
+
+
+def test_an_explanation_tells_a_host_that_forwarded_names_as_keyed() -> None:
+    dedup = Dedup(default=Rule(identity=lambda _: ANONYMOUS))
+
+    assert "header:forwarded" in dedup.explain(headers={"forwarded": "for=_x;host=a"}).keyed
+    assert "header:forwarded" in dedup.explain(headers={"forwarded": "for=_x"}).left_out
+
+
 async def test_a_bypassed_request_is_untouched(make_dedup: Make) -> None:
     bare = GatedApp(opened=True)
     app = DedupMiddleware(bare, dedup=make_dedup(default=Rule(vary=[], identity="shared")))

@@ -393,7 +393,7 @@ OATHS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "campaigns": ({"ignore": ["query:utm_*"]}, set()),
     "a function that tells nobody apart": (
         {"identity": lambda scope: "everybody"},
-        named(who_asks) | {"an oversize cookie (HHO)", "forwarded, in its grammar"},
+        named(who_asks) - {"forwarded"} | {"an oversize cookie (HHO)"},  # which may say a host and a scheme, too
     ),
 }  # fmt: skip
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 CookiePair = tuple[bytes, bytes]
 
+_FORWARDED: Final = (
+    re.compile(  # no blank, comma or semicolon within a value: a parser could take it for the next one
+        rb'(?:[ \t]*+(?:[A-Za-z]++=(?:"[^"\\,;\s]*+"|[^"\\,;\s=]*+))?[ \t]*+(?:[,;]|\Z))++'
+    )
+)
+_HOP_ADDRESS: Final = re.compile(rb"(?<![^,; \t])(?:for|by)=[^,; \t]*+", re.IGNORECASE)
+
 
 def cookie_pairs(line: bytes) -> list[CookiePair]:
     """The cookies of one Cookie line (RFC 6265 s.4.2.1): names, and the pairs as they stand."""
@@ -43,6 +50,15 @@ def without_analytics(line: bytes) -> bytes:
     if b'"' in line:
         return line
     return join_cookies(pair for pair in cookie_pairs(line) if not ANALYTICS_COOKIE.fullmatch(pair[0]))
+
+
+def beside_addresses(lines: list[bytes]) -> list[bytes]:
+    """What Forwarded says besides addresses, such as a host and a scheme, and of which hop (RFC 7239 s.4), if anything.
+
+    A line that is not in the grammar counts as it stands.
+    """
+    said = [_HOP_ADDRESS.sub(b"", line) if _FORWARDED.fullmatch(line) else line for line in lines]
+    return said if any(line.strip(b" \t,;") for line in said) else []
 
 
 def user_identity(user: Any) -> str | int | None:

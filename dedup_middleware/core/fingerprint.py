@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from . import canonical, fields
+from .callers import beside_addresses
 from .http import oversized
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
@@ -229,6 +230,8 @@ class Fingerprinter:
         parts += [values[i] for i in layout.indexes]
         for i in reading.against_grammar(layout, values):
             parts.append(("odd", layout.names[i], values[i]))
+        if layout.forwarded and (said := beside_addresses([values[i] for i in layout.forwarded])):
+            parts.append(("forwarded", said))
         if layout.cookies:
             cookies = reading.cookies([values[i] for i in layout.cookies])
             if cookies is None:

@@ -61,6 +61,10 @@ class Layout:
             if part in (Part.NOISE, Part.RELOAD)
         ]
         self.cookies = [i for i, part in enumerate(parts) if part is Part.COOKIE]
+        # It may tell an app another host and scheme, too, which is no part of who asks.
+        self.forwarded = [
+            i for i, part in enumerate(parts) if names[i] == b"forwarded" and part is Part.VISIBLE
+        ]
         self.whole_cookies = [i for i in self.indexes if names[i] == b"cookie"]
         self.connection = [i for i, name in enumerate(names) if name == b"connection"] if self.grammar else []
         self.length = names.index(b"content-length") if b"content-length" in names else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .callers import cookie_pairs
+from .callers import beside_addresses, cookie_pairs
 from .names import is_credential
 from .shape import NO_SHAPE, shape_of
 from .surroundings import DoubtError, Part
@@ -110,6 +110,8 @@ def one_identity(reading: Reading, scope: Scope) -> bool:
 def fate(reading: Reading, scope: Scope, name: bytes, value: bytes) -> Part:
     """What becomes of one header pair of this request."""
     part = reading.part(name)
+    if name == b"forwarded" and part is Part.VISIBLE and beside_addresses([value]):
+        return Part.KEYED
     if part not in (Part.NOISE, Part.RELOAD):
         return part
     pairs = [pair for pair in scope["headers"] if pair[0].lower() == b"connection"]
