@@ -1403,6 +1403,42 @@ async def test_what_says_that_a_range_is_not_there_gets_no_tag_of_its_own_bytes(
     assert (hit.status, hit.header(b"etag"), status_of(hit)) == (416, None, "dedup; hit; ttl=10")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cache_control": 'max-age=10, no-cache="vary"'},
+        {"cache_control": 'max-age=10, private="Vary"'},
+        {"cache_control": "max-age=10", "connection": "Vary"},
+    ],
+    ids=str,
+)
+async def test_no_variant_answers_all_after_a_304_because_its_vary_was_left_out(
+    more: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    first = ok(b"de", etag='"de"', vary="Accept-Language", **more)
+    site = Site(make_dedup, clock, SHARED, first, first)
+    german = [(b"accept-language", b"de")]
+    await site.get(headers=german)
+    site.advance(11)
+    site.origin.then(unchanged(etag='"de"'), ok(b"en", vary="Accept-Language"))
+    await site.get(headers=german)
+
+    assert (await site.get(headers=[(b"accept-language", b"en")])).body == b"en"
+
+
+async def test_no_connection_takes_from_a_304_what_it_says_of_its_use(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.7.6.1: Cache-Control is never a connection's
+    told = unchanged(etag='"a"', connection="cache-control", cache_control="no-store")
+    site = Site(make_dedup, clock, SHARED, ok(cache_control="max-age=10", etag='"a"'), told, YOURS)
+    await site.get()
+    site.advance(11)
+    await site.get()
+
+    assert (await site.get()).body == b"yours"
+
+
 # -- lifetimes that differ -------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,10 @@ _WHY: Final[dict[str, tuple[str, str]]] = {
     "no-store": ("the response says no-store", "RFC 9111 s.5.2.2.5"),
     "private": ("the response is private, and more than one caller shares the key", "RFC 9111 s.5.2.2.7"),
     "no-cache": ("the response may be used again only after it was validated", "RFC 9111 s.5.2.2.4"),
-    "vary": ("Vary says *, is not in its grammar, or names too many fields", "RFC 9111 s.4.1"),
+    "vary": (
+        "Vary says *, is not in its grammar, names too many fields, or is not to be used again",
+        "RFC 9111 s.4.1",
+    ),
     "set-cookie": (
         "the response sets a cookie, and rule and response do not both share it",
         "RFC 9111 s.7.3",

@@ -14,7 +14,7 @@ from .fields import age as age_of
 from .fields import is_etag, names_listed
 from .http import Headers
 from .memo import Memo
-from .names import HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
+from .names import FOR_ALL, HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
 from .unseen import Unseen
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _read_more(answer: Answer, field: bytes, value: bytes, dropped: frozenset[by
         if field in _NOT_SHARED:
             dropped = dropped or _NOT_SHARED
         if field == b"connection":
-            dropped |= names_listed([value])
+            dropped |= names_listed([value]) - FOR_ALL
     return dropped
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from .fields import http_date, names_listed, none_match
 from .http import SAFE_METHODS, Headers, StoredResponse, first, values
-from .names import HOP_BY_HOP, ONE_EXCHANGE
+from .names import FOR_ALL, HOP_BY_HOP, ONE_EXCHANGE
 
 CONDITIONAL: Final = ("GET", "HEAD", "QUERY")
 """Methods to which a validator that matches brings a 304; to all others a 412 (RFC 9110 s.13.1.2, RFC 10008 s.2)."""
@@ -130,7 +130,8 @@ def freshened(stored: Headers, update: Headers) -> Headers:
     What describes the stored bytes stays, what is one connection's or one exchange's does not enter (s.3.1), and the
     Age of the message that was stored goes: it says nothing of the one that freshens it.
     """
-    kept_out = _OF_THE_BODY | HOP_BY_HOP | ONE_EXCHANGE | names_listed(values(update, b"connection"))
+    listed = names_listed(values(update, b"connection")) - FOR_ALL
+    kept_out = _OF_THE_BODY | HOP_BY_HOP | ONE_EXCHANGE | listed
     renewed: dict[bytes, Headers] = {}
     for pair in update:
         name = pair[0].lower()

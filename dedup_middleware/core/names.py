@@ -137,6 +137,9 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Response fields of one connection: neither stored nor given to followers (RFC 9110 s.7.6.1, RFC 9111 s.3.1)."""
 
+FOR_ALL: Final = frozenset({b"cache-control", b"vary"})
+"""Response fields that say who may use it again: no connection's, even if Connection names them (RFC 9110 s.7.6.1)."""
+
 ONE_EXCHANGE: Final = frozenset(
     b"x-request-id request-id x-correlation-id correlation-id x-trace-id traceresponse traceparent server-timing "
     b"x-amzn-requestid x-amzn-trace-id x-cloud-trace-context x-amz-cf-id x-runtime x-process-time "

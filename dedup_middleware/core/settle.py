@@ -128,7 +128,13 @@ def settle(
                 return Pass(reason)
         if answer.vary:
             varied = fields.names_listed(answer.vary)
-            if b"*" in varied or len(varied) > MOST_FIELDS or not all(map(fields.is_token, varied)):
+            # One that is itself for the leader alone tells nobody apart once a 304 has confirmed the rest.
+            if (
+                b"*" in varied
+                or b"vary" in stripped
+                or len(varied) > MOST_FIELDS
+                or not all(map(fields.is_token, varied))
+            ):
                 return Pass("vary")
         if answer.nonce and not one_identity():
             return Pass("nonce")

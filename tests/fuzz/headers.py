@@ -15,7 +15,7 @@ from dedup_middleware import Rule
 from dedup_middleware.core import answer as answers
 from dedup_middleware.core import callers, conditional, fields, ranges, settle, structured
 from dedup_middleware.core.answer import Answer
-from dedup_middleware.core.names import ANALYTICS_COOKIE, HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
+from dedup_middleware.core.names import ANALYTICS_COOKIE, FOR_ALL, HOP_BY_HOP, ONE_EXCHANGE, PERSONAL_FIELDS
 
 from .engine import untraced
 
@@ -87,7 +87,7 @@ def check_answer(found: Answer, status: int, pairs: Pairs, method: str) -> None:
         for name, value in pairs
         if name.lower() == b"connection"
         for item in value.split(b",")
-    }
+    } - FOR_ALL
     assert named.isdisjoint(name.lower() for name, _ in found.shared), (
         "a field that Connection names is shared"
     )
