@@ -532,13 +532,26 @@ def test_the_windows_of_a_stale_response_are_the_responses_or_the_rules_and_may_
 
 
 @pytest.mark.parametrize(
-    "rule", [Rule(ttl="origin", **OWN), Rule(ttl=60, negative_ttl=5, **OWN)], ids=["origin", "number"]
+    ("rule", "status"),
+    [
+        (Rule(ttl="origin", **OWN), 503),
+        (Rule(ttl=60, negative_ttl=5, **OWN), 503),
+        (Rule(ttl=60, negative_ttl=5, **OWN), 404),
+    ],
+    ids=["origin", "number", "a number's 404"],
 )
-def test_an_error_that_is_kept_stands_in_for_no_other_one(rule: Rule) -> None:
-    # RFC 5861 s.4: stale content may be used to mitigate errors; an old error mitigates nothing
-    found = kept(rule, FRESH, status=503)
+def test_a_rules_windows_keep_no_error_for_longer_than_it_is_fresh(rule: Rule, status: int) -> None:
+    found = kept(rule, FRESH, status=status)
 
-    assert (found.stale_while_revalidate, found.stale_if_error) == (30, 0)
+    assert (found.stale_while_revalidate, found.stale_if_error, found.kept) == (0, 0, 0)
+
+
+def test_an_error_that_is_kept_stands_in_for_no_other_one() -> None:
+    # RFC 5861 s.4: stale content may be used to mitigate errors; an old error mitigates nothing
+    windows = control("max-age=60", "stale-while-revalidate=9", "stale-if-error=9")
+    found = kept(CAUTIOUS, windows, status=503)
+
+    assert (found.stale_while_revalidate, found.stale_if_error) == (9, 0)
 
 
 def test_what_came_stale_has_used_up_some_of_its_windows() -> None:

@@ -210,17 +210,16 @@ def _by_rule(
         return Pass("refusal")
     if status == 304 and rule.stores:
         return Pass("partial")
-    lifetime = 0.0
+    lifetime = while_revalidate = if_error = 0.0
+    rigid = b"must-revalidate" in said or b"proxy-revalidate" in said
     if status in STORABLE:
         lifetime = float(rule.ttl)
-    elif status in (404, 410) or status >= 500:
+        if not rigid:
+            while_revalidate, if_error = float(rule.stale_while_revalidate), float(rule.stale_if_error)
+    elif status in (404, 410) or status >= 500:  # such an answer is kept for so long, and no longer
         lifetime = float(rule.negative_ttl)
     if lifetime == 0 or method == "HEAD" or answer.nonce:
         return ShareOnly(varied, stripped) if varied or stripped else _SHARE_ONLY
-    rigid = b"must-revalidate" in said or b"proxy-revalidate" in said
-    while_revalidate = 0.0 if rigid else float(rule.stale_while_revalidate)
-    # An old error is no better than a new one.
-    if_error = 0.0 if rigid or status >= 500 else float(rule.stale_if_error)
     return Keep(
         lifetime,
         varied,
@@ -266,10 +265,11 @@ def _by_origin(
     rigid = validate or any(name in said for name in _RIGID)
     while_revalidate = if_error = 0.0
     if not rigid and (stated or lifetime):  # the response's own windows come before the rule's
-        # What never was fresh is not served stale, if it does not say so itself.
-        while_revalidate = _window(said, b"stale-while-revalidate", lifetime and rule.stale_while_revalidate)
-        if_error = _window(said, b"stale-if-error", lifetime and rule.stale_if_error)
-    if answer.status >= 500:  # as above
+        # What never was fresh, or is an error, is not served stale, if it does not say so itself.
+        by_rule = lifetime > 0 and answer.status < 500
+        while_revalidate = _window(said, b"stale-while-revalidate", by_rule and rule.stale_while_revalidate)
+        if_error = _window(said, b"stale-if-error", by_rule and rule.stale_if_error)
+    if answer.status >= 500:  # an old error is no better than a new one
         if_error = 0.0
     again = (answer.validates and answer.status == 200 and method in CONDITIONAL) or (
         rule.honor_request_directives and not rigid and lifetime > 0
