@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 
 from . import canonical, fields
 from .callers import beside_addresses
-from .http import oversized
+from .http import MOST_BYTES
 from .names import ANALYTICS_HINT
 from .reading import VALIDATORS, Layout, Reading
 from .seen import Seen, is_open
@@ -180,17 +180,17 @@ class Fingerprinter:
         reading = self.reading
         headers = said[HEADERS]
         names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - pairs, by the ASGI specification
-        if oversized(values):
-            return "too-many-headers"
         layout = self._layouts.young.get(names) or reading.layout(names)
-        for i in layout.whole_cookies:
-            if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
-                headers = reading.without_analytics(headers)
-                names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
-                layout = reading.layout(names)
-                break
-        self._repeats = self._remembers and not layout.grammar
         try:
+            if layout.size + sum(map(len, values)) > MOST_BYTES:
+                return "too-many-headers"
+            for i in layout.whole_cookies:
+                if b"_" in values[i] and ANALYTICS_HINT.search(values[i]):
+                    headers = reading.without_analytics(headers)
+                    names, values = zip(*headers) if headers else ((), ())  # noqa: B905 - as above
+                    layout = reading.layout(names)
+                    break
+            self._repeats = self._remembers and not layout.grammar
             client = said[CLIENT]
             parts = [prefix, body, *said[4:8], client[0] if client else None, layout.keyed_names]
             if layout.plain and self._keys_all:

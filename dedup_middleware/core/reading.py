@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import canonical
 from .callers import cookie_pairs, join_cookies, without_analytics
-from .http import oversized
+from .http import MOST_BYTES
 from .memo import Memo
 from .names import (
     ADDRESS_FIELDS,
@@ -51,6 +51,7 @@ class Layout:
         self, names: Sequence[bytes], parts: list[Part], doubt: Reason | None, digest: canonical.Digest
     ) -> None:
         self.doubt = doubt
+        self.size = sum(map(len, names))
         self.mixed_case = False  # ASGI has names in lower case, not every server does
         self.names = names
         self.parts = parts
@@ -165,7 +166,7 @@ class Reading(Surroundings):
         if known is not None:
             return known
         names = tuple(name.lower() for name in wire_names)
-        if len(names) > MAX_HEADERS or oversized(names):
+        if len(names) > MAX_HEADERS or sum(map(len, names)) > MOST_BYTES:
             return Layout((), [], "too-many-headers", self._digest)
         parts = [self.part(name) for name in names]
         doubt: Reason | None = None
@@ -179,7 +180,7 @@ class Reading(Surroundings):
             doubt = "credential"
         layout = Layout(names, parts, doubt, self._digest)
         layout.mixed_case = names != wire_names
-        if len(names) <= _MEMO_HEADERS and sum(map(len, names)) <= _MEMO_NAME_BYTES:
+        if len(names) <= _MEMO_HEADERS and layout.size <= _MEMO_NAME_BYTES:
             self.layouts.put(wire_names, layout)
         return layout
 
