@@ -157,6 +157,21 @@ def test_the_figures_live(opened: Callable[..., Page]) -> None:
     assert page.get_attribute(".gauge", "aria-valuetext") == "16 MiB of 64 MiB"
 
 
+def test_a_stale_answer_is_not_said_to_have_kept_its_request_from_the_app(
+    opened: Callable[..., Page],
+) -> None:
+    """The app may have been asked, and have failed."""
+    scripted = busy()
+    page = opened(scripted)
+    page.wait_for_selector("text=of 1,100 requests since the start")
+
+    scripted.count("git status", stale=50, revalidated=50)
+    scripted.tick()
+
+    page.wait_for_selector("text=of 1,200 requests since the start")
+    assert "50 of them answered by the app" in page.inner_text("#figures")
+
+
 def test_stale_and_revalidated_answers_are_named_once_there_are_any(opened: Callable[..., Page]) -> None:
     scripted = busy()
     page = opened(scripted)

@@ -42,6 +42,6 @@ export function show({ stats }) {
     samples.map((one) => one.saved));
   cards.hitRate.show(percent(stats.hit_rate), "%", minute?.requests ? `${percent(reused(minute.outcomes) / minute.requests)} % in the last minute` : "no request in the last minute",
     samples.map((one) => (one.requests ? reused(one.outcomes) / one.requests : 0)), 1);
-  cards.requests.show(now ? rate(now.requests) : "0", "/s", now ? `${rate(now.requests - duplicates(now.outcomes))} of them reach the app` : "counting",
+  cards.requests.show(now ? rate(now.requests) : "0", "/s", now ? `${rate(now.requests - duplicates(now.outcomes))} of them answered by the app` : "counting",
     samples.map((one) => one.requests));
 }
