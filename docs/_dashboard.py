@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+CHROMIUM: Final = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+"""What it may be called; where there is none, Playwright's own."""
 SECONDS: Final = 100
 PEOPLE: Final = 5
 WIDTH: Final = 1360
@@ -131,7 +133,8 @@ def picture(origin: str, token: str, file: Path, seconds: float) -> None:
     from playwright.sync_api import FloatRect, ViewportSize, sync_playwright  # noqa: PLC0415 - the rest needs no browser
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=ViewportSize(width=WIDTH, height=1000), color_scheme="light")
         page.goto(f"{origin}/_dedup/")
         page.fill("#token", token)
