@@ -703,6 +703,20 @@ async def test_a_stored_part_never_answers_a_head(
     assert site.origin.runs == 2
 
 
+async def test_a_part_that_need_not_say_what_it_is_answers_nobody_without_the_same_if_range(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # RFC 9110 s.15.3.7: who sends If-Range knows the type
+    bare = {"cache-control": "max-age=60", "content-range": "bytes 2-4/10", "etag": '"a"'}
+    site = Site(
+        make_dedup, clock, SHARED, (206, bare, b"234"), (206, {**bare, "content-type": "a/b"}, b"234")
+    )
+    await site.get(headers=part("2-4", (b"if-range", b'"a"')))
+
+    assert (await site.get(headers=part("2-4"))).header(b"content-type") == b"a/b"
+    assert (await site.get(headers=part("3-4"))).header(b"content-type") == b"a/b"
+
+
 @pytest.mark.parametrize("fields", [{}, {"cache_control": "max-age=60"}])
 async def test_requests_for_different_ranges_never_share_what_the_app_answers(
     fields: dict[str, str], make_dedup: MakeDedup, clock: FakeClock
@@ -1538,10 +1552,10 @@ LASTS = "max-age=600"
 
 
 async def written(site: Site, method: str = "POST", status: int = 200, **fields: str) -> None:
-    """A write to /w, which answers so."""
+    """Another client's write to /w, which answers so; a caller's own closes its flights, whatever it names."""
     before = site.origin.answers
     site.origin.then((status, {name.replace("_", "-"): value for name, value in fields.items()}, b""))
-    await site.get("/w", method)
+    await site.get("/w", method, client="192.0.2.77")
     site.origin.then(*before)
 
 
@@ -1655,9 +1669,11 @@ async def test_flights_of_what_a_write_points_to_take_no_newcomers_and_store_not
     await written(site, **fields)
     site.origin.then(ok(b"new", cache_control=LASTS))
 
-    after = await site.get("/a")
+    after = site.call("/a")
+    await settle()
     gate.set()
     await before.done()
+    await after.done()
 
     assert (before.body, after.body) == (b"old", b"new")
     assert (await site.get("/a")).body == b"new"

@@ -375,6 +375,7 @@ ALLOWED: list[tuple[str, Rule, Fields, dict[str, Any]]] = [
         )
     ),
     ("5.2.2.7 private to one caller", CAUTIOUS, control("private", "max-age=60"), {"one": True}),
+    ("rule share_errors, no error", Rule(ttl="origin", share_errors=False), FRESH, {"status": 499}),
     ("5.2.2.7 private of a field", CAUTIOUS, control('private="x-a"', "max-age=60"), {}),
     ("3.5 public", SHARED, control("public", "max-age=60"), {"authorized": True}),
     ("3.5 s-maxage", SHARED, control("s-maxage=60"), {"authorized": True}),

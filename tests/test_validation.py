@@ -216,6 +216,17 @@ async def test_another_response_takes_the_place_of_the_stale_one(
     assert (site.said("forwarded"), site.said("revalidated")) == (2, 0)
 
 
+async def test_a_new_answer_to_a_validation_loses_none_of_its_fields(
+    make_dedup: MakeDedup, clock: FakeClock
+) -> None:
+    # Only what was stored for all, and is so no more, goes without another caller's cookie
+    site = await stale(make_dedup, clock, SHARED, ok(b"two", cache_control="no-store", set_cookie="a=1"))
+
+    answer = await site.get()
+
+    assert (answer.body, answer.header(b"set-cookie")) == (b"two", b"a=1")
+
+
 async def test_what_must_be_validated_each_time_is_confirmed_for_each_request_by_itself(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
