@@ -72,6 +72,22 @@ async def test_within_its_window_a_stale_response_answers_at_once_and_is_fetched
     assert site.origin.runs == 2
 
 
+async def test_no_stale_hit_goes_unrecorded_or_saves_nothing(make_dedup: MakeDedup, clock: FakeClock) -> None:
+    site = Site(make_dedup, clock, ORIGIN, FIRST, SECOND)
+    site.dedup.recording = True
+    site.origin.hold()
+    first = site.call()
+    await until(lambda: site.origin.runs == 1)
+    site.advance(2)
+    site.origin.release()
+    await first.done()
+    site.advance(11)
+
+    assert "detail=stale-while-revalidate" in status_of(await site.get())
+    assert [hits for _, _, hits, _ in site.dedup.hits_lately()] == [1]
+    assert site.dedup.stats().saved == 2
+
+
 async def test_the_background_forward_is_conditional_and_its_confirmation_makes_the_response_fresh(
     make_dedup: MakeDedup, clock: FakeClock
 ) -> None:
