@@ -114,7 +114,7 @@ def a_deserted_flight_is_cancelled_at_once() -> list[Patch]:
 
 
 def a_deserted_flight_stays_in_the_table() -> list[Patch]:
-    return [_text(Flight, "left", "self.close()", "pass")]
+    return [_text(Flight, "_end_deserted", "self.close()", "pass")]
 
 
 def nobody_notices_that_clients_leave() -> list[Patch]:
