@@ -234,7 +234,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         """Wait until nobody waits any more, or the response is complete: what an app hears as `http.disconnect`."""
         if self._gone is None:
             self._gone = asyncio.Event()
-            if self.complete or self.returned or not self._is_wanted:
+            if self.complete or self.returned or (not self.waiters and not self._goes_on):
                 self._gone.set()
         await self._gone.wait()
 
@@ -310,12 +310,12 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         self._end_deserted()
 
     @property
-    def _is_wanted(self) -> bool:
-        """Whether it runs for somebody, or for something."""
-        return bool(self.readers) or self.runs_on or self.to_store
+    def _goes_on(self) -> bool:
+        """Whether it does when nobody waits any more."""
+        return self.runs_on or self.to_store
 
     def _end_deserted(self) -> None:
-        if self.complete or self.returned or self._is_wanted:
+        if self.complete or self.readers or self.returned or self._goes_on:
             return
         self.close()
         if self._gone is not None:
@@ -323,7 +323,7 @@ class Flight(Body, Unseen, msgspec.Struct, eq=False, weakref=True):
         self.loop.call_later(GRACE, self._cancel_deserted, context=Context())
 
     def _cancel_deserted(self) -> None:
-        if self.task is not None and not self.complete and not self._is_wanted:
+        if self.task is not None and not self.complete and not self._goes_on:
             self.task.cancel()
 
 
