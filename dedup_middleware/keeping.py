@@ -47,7 +47,7 @@ def settled_by(
     """Who may use a response; `seen` are the request's fields that the app saw, `delay` how long the head took."""
     rule = plan.rule
     wall, authorized, ranged, bare = 0.0, False, False, False
-    if rule.ttl == "origin" and plan.assesses:
+    if rule.follows_origin:
         wall = dedup.wall()
         names = {name.lower() for name, _ in seen}
         authorized, ranged = rule.identity == "origin" and b"authorization" in names, b"range" in names
