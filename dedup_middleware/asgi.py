@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .alerts import Alert
     from .core.http import StoredResponse
     from .core.rules import Rule
+    from .core.shape import Shape
     from .records import Ledger
     from .telemetry import MeterProvider, Tally, TracerProvider
 
@@ -158,9 +159,7 @@ class DedupMiddleware:
             found = await self._read(plan, scope, receive, send, said)
             if found is None:
                 return
-            raw, body = found
-            shape = shape_of(scope)  # who checks a body may write into the scope what it says
-            said = shape.read(scope)
+            raw, body, shape, said = found
         key = plan.fingerprints.key_below(plan.lookup, scope, body, shape, said)
         if not isinstance(key, bytes):
             await bypass(dedup, self.app, plan, key, scope, again(raw, receive), send)
@@ -205,8 +204,11 @@ class DedupMiddleware:
 
     async def _read(
         self, plan: Consider, scope: Scope, receive: Receive, send: Send, said: tuple[Any, ...]
-    ) -> tuple[bytes | None, bytes | None] | None:
-        """The body as it came, and what of it counts; None where the request has been passed on instead."""
+    ) -> tuple[bytes | None, bytes | None, Shape, tuple[Any, ...]] | None:
+        """The body as it came, what of it counts, and the scope's shape and what it reads after that.
+
+        None where the request has been passed on instead.
+        """
         dedup = self.dedup
         if plan.reads_body and is_precondition(scope["method"], said[HEADERS]):
             await bypass(dedup, self.app, plan, "precondition", scope, receive, send)
@@ -219,16 +221,18 @@ class DedupMiddleware:
         except BaseException:
             dedup.telemetry.count("bypassed", "disconnected", plan.label, scope["method"])
             raise
-        if shape_of(scope).read(scope)[TARGET] != said[TARGET]:
+        shape, target = shape_of(scope), said[TARGET]
+        said = shape.read(scope)
+        if said[TARGET] != target:  # who checks a body may write into the scope what it says
             await self._rewritten(scope, replay(messages, receive), send)
             return None
         if doubt is None and raw is not None and plan.reads_body:
-            return raw, plan.fingerprints.body_part(scope, raw, dedup.bodies)
+            return raw, plan.fingerprints.body_part(scope, raw, dedup.bodies), shape, said
         if doubt is not None or raw:
             rest = replay(messages, receive)
             await bypass(dedup, self.app, plan, doubt or "request-body", scope, rest, send)
             return None
-        return raw, None
+        return raw, None, shape, said
 
     async def _rewritten(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Another target than the one that was planned for: a layer has read it from the body (method override)."""
