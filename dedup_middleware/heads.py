@@ -106,9 +106,14 @@ def _settle(forward: Forward, head: Answer) -> Settlement:
     settlement = settled_by(dedup, plan, method, head, scope, seen, dedup.clock() - flight.opened_at)
     if method == "HEAD" and plan.rule.follows_origin and plan.lookup is not plan.prefix:
         update_by_head(dedup, plan, scope, head, flight, seen, forward.shown)
-    elif not isinstance(settlement, Keep) and head.status < 500:
+    elif not isinstance(settlement, Keep) and not _is_trouble(head.status):
         forget_beside(dedup, plan, forward.base, seen, lambda _: True)
     return settlement
+
+
+def _is_trouble(status: int) -> bool:
+    """Whether it says nothing of what is stored: the app failed, or it was asked too often (RFC 6585 s.4)."""
+    return status >= 500 or status == 429
 
 
 def _validated(forward: Forward, validation: Validation, head: Answer) -> Settlement:
@@ -128,7 +133,7 @@ def _supersede(forward: Forward, validation: Validation, head: Answer, settlemen
     A cookie that comes with a 304 does not: it is one caller's, and says nothing of what is stored.
     """
     confirmed = validation.outcome == "revalidated"
-    if (head.status >= 500 and not confirmed) or isinstance(settlement, Keep):
+    if (_is_trouble(head.status) and not confirmed) or isinstance(settlement, Keep):
         return
     stored = validation.stored
     comes_with_304 = confirmed and head.personal in validation.said

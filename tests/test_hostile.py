@@ -270,6 +270,19 @@ async def test_an_endless_body_is_passed_on_and_never_held(make_dedup: Make) -> 
         assert one.body == b"%d" % (400 * 12)
 
 
+@pytest.mark.parametrize(("size", "shared"), [(1000, True), (1001, False)])
+async def test_a_body_is_held_up_to_the_bound_and_no_byte_further(
+    make_dedup: Make, size: int, shared: bool
+) -> None:
+    bare = GatedApp(opened=True)
+    rule = Rule(methods=["POST"], collapse=True, ttl=60, max_request_body=1000)
+    app = DedupMiddleware(bare, dedup=make_dedup(rule))
+
+    answers = [await get(app, method="POST", body=b"x" * size) for _ in range(2)]
+
+    assert (answers[0].body == answers[1].body) is shared
+
+
 def _piece(body: bytes) -> Message:
     return {"type": "http.request", "body": body, "more_body": True}
 

@@ -196,7 +196,8 @@ async def test_a_stale_request_starts_no_background_forward_where_one_for_somebo
     assert site.origin.runs == 2
 
 
-@pytest.mark.parametrize("failure", [error(500), error(503), ValueError("broken")], ids=repr)
+# Neither is a 429, by which the app says that it is asked too often (RFC 6585 s.4), news of what is stored.
+@pytest.mark.parametrize("failure", [error(500), error(503), error(429), ValueError("broken")], ids=repr)
 @pytest.mark.parametrize("rule", [ORIGIN, SHARED], ids=["cautious", "shared"])
 async def test_a_background_forward_that_fails_concerns_nobody_and_is_tried_again_after_a_pause(
     rule: Rule,

@@ -536,6 +536,29 @@ async def test_a_failure_is_told_by_its_type_on_every_span_of_the_flight(
     assert failure.value.trace_id == trace.format_trace_id(context(seen.one("forward ")).trace_id)
 
 
+async def test_a_failure_that_a_stored_response_stood_in_for_is_told_by_its_type(
+    make_dedup: Make, seen: Seen, clock: FakeClock
+) -> None:
+    answers: list[Exception | None] = [None, KeyError("hunter2")]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if (failure := answers.pop(0)) is not None:
+            raise failure
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one"})
+
+    site = DedupMiddleware(
+        app, dedup=make_dedup(Rule("/{x}", ttl=10, stale_if_error=60), tracer_provider=seen.provider)
+    )
+    await get(site, "/a")
+    clock.advance(11)
+
+    assert (await get(site, "/a")).body == b"one"
+    forward = [span for span in seen.spans if span.name.startswith("forward ")][1]
+    assert attributes(forward)["error.type"] == "KeyError"
+    assert forward.status.status_code is StatusCode.ERROR
+
+
 async def test_a_functions_failure_is_told_by_its_type(make_dedup: Make, seen: Seen) -> None:
     dedup = make_dedup(tracer_provider=seen.provider)
 
