@@ -172,6 +172,40 @@ def test_a_stale_answer_is_not_said_to_have_kept_its_request_from_the_app(
     assert "50 of them answered by the app" in page.inner_text("#figures")
 
 
+def test_of_many_rules_those_in_sight_are_drawn_anew_at_once_and_none_stays_out_of_date(
+    opened: Callable[..., Page],
+) -> None:
+    scripted = with_ledger(Scripted())
+    assert scripted.analytics is not None
+    scripted.analytics["heatmap"]["cells"] = [
+        {"rule": f"rule {number}", "hour": 9, "weekday": 1, "requests": 99, "duplicates": number + 1}
+        for number in range(150)
+    ]
+    for number in range(150):
+        scripted.count(f"rule {number}", hit=1)
+    page = opened(scripted)
+    row = "#rules tr[data-key='rule 149']"
+    page.wait_for_selector(f"{row}[data-seen='false']", state="attached")
+
+    for number in range(150):
+        scripted.count(f"rule {number}", hit=4)
+    scripted.tick()
+    page.wait_for_selector("text=of 750 requests since the start")
+
+    now = page.locator("#rules [data-name='Requests']", has_text="5")
+    assert now.count() < 150
+    page.locator(row).scroll_into_view_if_needed()
+    page.wait_for_selector(f"{row}[data-seen='true']")
+    assert page.locator(f"{row} [data-name='Requests']").inner_text() == "5"
+    for _ in range(3):
+        scripted.tick()
+    page.wait_for_selector("#rules [data-name='Requests'] span:text-is('5') >> nth=149")
+    assert page.locator(".heat tbody th").all_inner_texts() == [
+        f"rule {149 - number}" for number in range(20)
+    ]
+    assert "the 20 rules with most duplicates of 150" in page.inner_text("#heat-note")
+
+
 def test_stale_and_revalidated_answers_are_named_once_there_are_any(opened: Callable[..., Page]) -> None:
     scripted = busy()
     page = opened(scripted)

@@ -10,6 +10,15 @@ let rules = []; // as the server told them last
 let told = null; // the last tick
 let current = {}; // requests a second by rule
 const body = element("tbody");
+const MANY = 100; // rules, beyond which rows out of sight are drawn anew in turn
+const TURN = 50; // rows out of sight, each time
+let next = 0; // of them
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    target.dataset.seen = isIntersecting;
+    if (isIntersecting) target.draw();
+  }
+});
 export const labels = () => rules.map((rule) => rule.label);
 
 export function prepare(changed) {
@@ -35,11 +44,15 @@ export function show(tick) {
 
 function redraw() {
   const stats = told?.stats.rules ?? {};
-  const unknown = Object.keys(stats).filter((label) => !rules.some((rule) => rule.label === label));
+  const known = new Set(labels());
+  const unknown = Object.keys(stats).filter((label) => !known.has(label));
   current = lately()?.rules ?? {};
   const all = [...rules, ...unknown.map((label) => ({ label, on: null, fields: null }))];
   put(byId("rules-note"), plural(all.length, "rule"));
   keyed(body, all, (rule) => rule.label, () => makeRow());
+  if (all.length <= MANY) return;
+  const unseen = [...body.children].filter((row) => row.dataset.seen !== "true");
+  for (let place = 0; place < Math.min(TURN, unseen.length); place += 1) unseen[next++ % unseen.length].draw();
 }
 
 function makeRow() {
@@ -63,6 +76,9 @@ function makeRow() {
     element("td", { class: "act" }, look, drop));
   row.show = (shown) => {
     rule = shown;
+    if (row.dataset.seen === "true" || body.children.length <= MANY) row.draw();
+  };
+  row.draw = () => {
     const stats = told?.stats.rules[rule.label] ?? { requests: {}, hit_rate: 0, saved: 0 };
     const rates = samples.map((one) => one.rules[rule.label] ?? 0);
     put(name, rule.label);
@@ -86,6 +102,7 @@ function makeRow() {
     put(toggle.lastChild, rule.on ? "On" : "Off");
     row.classList.toggle("off", rule.on === false);
   };
+  sight.observe(row);
   return row;
 }
 
